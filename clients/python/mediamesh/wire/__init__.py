@@ -1,0 +1,1 @@
+"""What both ends of a call share: errors, JSON forms, names."""

@@ -1,0 +1,8 @@
+"""``python -m mediamesh.agents`` runs the agents server alone."""
+
+from __future__ import annotations
+
+from mediamesh.kit.process import main
+
+if __name__ == "__main__":
+    main("agents")

@@ -1,0 +1,1 @@
+"""What every server is made of: settings, logs, telemetry, the boundary, and serving."""

@@ -1,0 +1,53 @@
+"""Traces and metrics of a process, on the OpenTelemetry SDK.
+
+Metrics are offered to Prometheus on ``/metrics`` of the server's metrics port. Traces are recorded always, so that log
+lines carry their ids, and leave the process only where an OTLP endpoint is set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+from opentelemetry import metrics, trace
+from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.exporter.prometheus import PrometheusMetricReader
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
+from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
+from prometheus_client import start_http_server
+
+if TYPE_CHECKING:
+    from mediamesh.kit.settings import CommonSettings
+
+__all__ = ["telemetry"]
+
+
+@contextmanager
+def telemetry(service: str, settings: CommonSettings, *, host: str, metrics_port: int | None) -> Generator[None]:
+    """Set up traces and metrics for the whole process; use once."""
+    with ExitStack() as stack:
+        resource = Resource.create({SERVICE_NAME: service})
+        tracers = TracerProvider(resource=resource, sampler=ParentBasedTraceIdRatio(settings.trace_ratio))
+        readers: list[MetricReader] = []
+        if metrics_port is not None:
+            readers.append(PrometheusMetricReader())
+            page, thread = start_http_server(metrics_port, addr=host)
+            stack.callback(thread.join)
+            stack.callback(page.server_close)
+            stack.callback(page.shutdown)
+        if settings.otlp_endpoint:
+            insecure = settings.otlp_endpoint.startswith("http://")
+            tracers.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(settings.otlp_endpoint, insecure=insecure)))
+            readers.append(PeriodicExportingMetricReader(OTLPMetricExporter(settings.otlp_endpoint, insecure=insecure)))
+        meters = MeterProvider(resource=resource, metric_readers=readers)
+        trace.set_tracer_provider(tracers)
+        metrics.set_meter_provider(meters)
+        stack.callback(tracers.shutdown)
+        stack.callback(meters.shutdown)
+        yield
