@@ -23,6 +23,9 @@ class Failing(pb_grpc.MediaServiceServicer):
         yield pb.DownloadResponse(data=b"x")
         raise MediaTooLarge("Too large.", limit=3)
 
+    async def Presign(self, request, context):
+        return pb.PresignResponse()
+
     async def Upload(self, request_iterator, context):
         async for _ in request_iterator:
             pass

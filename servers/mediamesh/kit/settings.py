@@ -95,25 +95,27 @@ class CommonSettings(Settings):
     """What all servers of a process share."""
 
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Least severe level that is logged."
+        default="info", description="Least severe level that is logged."
     )
-    log_format: Literal["console", "json"] = Field("console", description="How a log line looks.")
+    log_format: Literal["console", "json"] = Field(default="console", description="How a log line looks.")
     otlp_endpoint: str = Field(
-        "", description="Where traces and metrics are sent, http://host:4317; empty sends nothing."
+        default="", description="Where traces and metrics are sent, http://host:4317; empty sends nothing."
     )
-    trace_ratio: float = Field(1.0, ge=0, le=1, description="Share of traces that are recorded.")
+    trace_ratio: float = Field(default=1.0, ge=0, le=1, description="Share of traces that are recorded.")
 
 
 class ServerSettings(Settings):
     """Where and how a server listens."""
 
-    host: str = Field("127.0.0.1", description="Address to listen on.")
-    port: int = Field(0, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    port: int = Field(default=0, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     metrics_port: int | None = Field(
-        None, ge=0, le=65535, description="Port of the Prometheus page; unset offers none."
+        default=None, ge=0, le=65535, description="Port of the Prometheus page; unset offers none."
     )
-    grace_seconds: float = Field(5.0, ge=0, le=600, description="How long calls may go on after SIGTERM.")
-    max_message_bytes: int = Field(4 * 1024 * 1024, ge=1024, le=1 << 30, description="Largest message accepted.")
+    grace_seconds: float = Field(default=5.0, ge=0, le=600, description="How long calls may go on after SIGTERM.")
+    max_message_bytes: int = Field(
+        default=4 * 1024 * 1024, ge=1024, le=1 << 30, description="Largest message accepted."
+    )
     max_concurrent_calls: int = Field(
-        2000, ge=1, le=1_000_000, description="Calls served at once; the next is refused."
+        default=2000, ge=1, le=1_000_000, description="Calls served at once; the next is refused."
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from google.rpc import status_pb2
 from opentelemetry import propagate
+from opentelemetry.propagators.textmap import Setter
 
 from mediamesh.wire.errors import MeshError, StreamInterrupted
 
@@ -55,9 +56,9 @@ def _with_trace(details: Details) -> Details:
     return details._replace(metadata=metadata)  # type: ignore[attr-defined,no-any-return]
 
 
-class _MetadataSetter:
+class _MetadataSetter(Setter[grpc.aio.Metadata]):
     def set(self, carrier: grpc.aio.Metadata, key: str, value: str) -> None:
-        if key not in carrier:
+        if carrier.get(key) is None:
             carrier.add(key, value)
 
 
@@ -72,7 +73,7 @@ async def _translated(responses: AsyncIterable[Any]) -> AsyncIterator[Any]:
         raise error_of(failure) from failure
 
 
-class _UnaryUnary(grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[type-arg]
+class _UnaryUnary(grpc.aio.UnaryUnaryClientInterceptor):
     async def intercept_unary_unary(
         self,
         continuation: Callable[[Details, Any], Awaitable[Any]],
@@ -87,7 +88,7 @@ class _UnaryUnary(grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[type-ar
         return call
 
 
-class _StreamUnary(grpc.aio.StreamUnaryClientInterceptor):  # type: ignore[type-arg]
+class _StreamUnary(grpc.aio.StreamUnaryClientInterceptor):
     async def intercept_stream_unary(
         self,
         continuation: Callable[[Details, Any], Awaitable[Any]],
@@ -102,7 +103,7 @@ class _StreamUnary(grpc.aio.StreamUnaryClientInterceptor):  # type: ignore[type-
         return call
 
 
-class _UnaryStream(grpc.aio.UnaryStreamClientInterceptor):  # type: ignore[type-arg]
+class _UnaryStream(grpc.aio.UnaryStreamClientInterceptor):
     async def intercept_unary_stream(
         self,
         continuation: Callable[[Details, Any], Awaitable[Any]],
@@ -112,7 +113,7 @@ class _UnaryStream(grpc.aio.UnaryStreamClientInterceptor):  # type: ignore[type-
         return _translated(await continuation(_with_trace(client_call_details), request))
 
 
-class _StreamStream(grpc.aio.StreamStreamClientInterceptor):  # type: ignore[type-arg]
+class _StreamStream(grpc.aio.StreamStreamClientInterceptor):
     async def intercept_stream_stream(
         self,
         continuation: Callable[[Details, Any], Awaitable[Any]],

@@ -83,7 +83,7 @@ class MeshError(Exception):
     """
 
     code: ClassVar[grpc.StatusCode] = grpc.StatusCode.INTERNAL
-    reason: ClassVar[ErrorReason] = error_reason_pb2.ERROR_REASON_INTERNAL
+    reason: ClassVar[ErrorReason.ValueType] = error_reason_pb2.ERROR_REASON_INTERNAL
 
     def __init__(self, text: str, *details: message.Message, **metadata: object) -> None:
         super().__init__(text)
@@ -103,18 +103,12 @@ class MeshError(Exception):
     @staticmethod
     def from_status(status: status_pb2.Status) -> MeshError:
         """Return the error that a status spells; the nearest class when the reason is not ours."""
-        info, details = error_details_pb2.ErrorInfo(), []
-        for packed in status.details:
-            if packed.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
-                packed.Unpack(info)
-            else:
-                details.append(_unpack(packed))
+        info = error_details_pb2.ErrorInfo()
+        details = [_unpack(packed) for packed in status.details if not packed.Unpack(info)]
         code = _CODE_BY_NUMBER.get(status.code, grpc.StatusCode.UNKNOWN)
         kind = _BY_REASON.get(info.reason) if info.domain == DOMAIN else None
-        error = (kind or _BY_CODE.get(code, MeshError)).__new__(kind or _BY_CODE.get(code, MeshError))
         metadata = {name: value for name, value in info.metadata.items() if name != "code"}
-        MeshError.__init__(error, status.message, *details, **metadata)
-        return error
+        return (kind or _BY_CODE.get(code, MeshError))(status.message, *details, **metadata)
 
     @property
     def number(self) -> str:
@@ -317,7 +311,7 @@ class Unauthenticated(MeshError):
     reason = error_reason_pb2.ERROR_REASON_UNAUTHENTICATED
 
 
-def _reason_name(reason: ErrorReason) -> str:
+def _reason_name(reason: ErrorReason.ValueType) -> str:
     return error_reason_pb2.ErrorReason.Name(reason).removeprefix("ERROR_REASON_")
 
 
@@ -339,9 +333,8 @@ def _unpack(packed: any_pb2.Any) -> message.Message:
         error_details_pb2.RequestInfo,
         error_details_pb2.ResourceInfo,
     ):
-        if packed.Is(kind.DESCRIPTOR):
-            detail: message.Message = kind()
-            packed.Unpack(detail)
+        detail: message.Message = kind()
+        if packed.Unpack(detail):
             return detail
     return packed
 

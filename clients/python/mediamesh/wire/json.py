@@ -13,7 +13,7 @@ from google.protobuf import json_format
 from google.protobuf.descriptor import FieldDescriptor
 
 if TYPE_CHECKING:
-    from google.protobuf.descriptor import Descriptor, EnumDescriptor
+    from google.protobuf.descriptor import EnumDescriptor
     from google.protobuf.message import Message
 
 _INT64 = {
@@ -39,7 +39,7 @@ def short_name(enum: EnumDescriptor, value: str) -> str:
     return value.removeprefix(prefix).lower()
 
 
-def _edge_form(spelled: dict[str, Any], descriptor: Descriptor) -> dict[str, Any]:
+def _edge_form(spelled: dict[str, Any], descriptor: Any) -> dict[str, Any]:
     if descriptor.full_name.startswith("google.protobuf."):
         return spelled
     by_json_name = {field.json_name: field for field in descriptor.fields}

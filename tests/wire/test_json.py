@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import json
+
+from google.protobuf import struct_pb2
+
+from mediamesh.api.agent.v1 import value_pb2
+from mediamesh.api.flow.v1 import execution_pb2
+from mediamesh.api.media.v1 import media_pb2
+from mediamesh.wire.json import to_json, to_object
+
+REFERENCE = media_pb2.MediaReference(
+    url="s3://bucket/key",
+    size_bytes=2048576,
+    metadata=media_pb2.MediaFacts(mime_type="image/jpeg", width=1920, height=1080),
+)
+
+
+def test_a_reference_looks_as_the_edges_promise() -> None:
+    value = media_pb2.MediaValue(type=media_pb2.MEDIA_TYPE_IMAGE, ref=REFERENCE)
+    assert json.loads(to_json(value)) == {
+        "type": "image",
+        "ref": {
+            "url": "s3://bucket/key",
+            "size": 2048576,
+            "metadata": {"mimeType": "image/jpeg", "width": 1920, "height": 1080},
+        },
+    }
+
+
+def test_maps_lists_and_nested_enums_take_the_edge_form() -> None:
+    execution = execution_pb2.Execution(
+        state=execution_pb2.EXECUTION_STATE_SUCCEEDED,
+        nodes=[execution_pb2.NodeExecution(node_id="n", state=execution_pb2.NODE_STATE_FAILED)],
+        last_sequence=2**40,
+    )
+    execution.nodes[0].outputs["image"].media.ref.CopyFrom(REFERENCE)
+    spelled = to_object(execution)
+    assert spelled["state"] == "succeeded"
+    assert spelled["lastSequence"] == 2**40
+    assert spelled["nodes"][0]["state"] == "failed"
+    assert spelled["nodes"][0]["outputs"]["image"]["media"]["ref"]["size"] == 2048576
+
+
+def test_json_values_stay_as_they_are() -> None:
+    value = value_pb2.Value(json=struct_pb2.Value(string_value="MEDIA_TYPE_IMAGE"))
+    assert to_object(value) == {"json": "MEDIA_TYPE_IMAGE"}
