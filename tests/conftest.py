@@ -1,3 +1,43 @@
 """Fixtures that every test may use: real servers on free ports, real parts, spoken to through the real client."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from mediamesh.stack.ports import free_ports
+from mediamesh.stack.process import running
+from mediamesh.stack.programs import SEAWEEDFS_PORTS, seaweedfs, valkey
+
+
+@dataclass(frozen=True)
+class Store:
+    """A real S3 store for the session."""
+
+    endpoint_url: str
+    access_key: str
+    secret_key: str
+    bucket: str
+
+
+@pytest.fixture(scope="session")
+async def valkey_url(tmp_path_factory):
+    """Return the address of a real Valkey; tests share it, so keys carry something of the test."""
+    data = tmp_path_factory.mktemp("valkey")
+    (port,) = free_ports(1)
+    async with running(valkey(port=port, data=data), data / "valkey.log"):
+        yield f"redis://127.0.0.1:{port}/0"
+
+
+@pytest.fixture(scope="session")
+async def s3(tmp_path_factory):
+    """Return a real SeaweedFS with an empty bucket; tests share it."""
+    data = tmp_path_factory.mktemp("seaweedfs")
+    ports = dict(zip(SEAWEEDFS_PORTS, free_ports(len(SEAWEEDFS_PORTS)), strict=True))
+    store = Store(f"http://127.0.0.1:{ports['s3']}", "test-access-key", "test-secret-key", "media")
+    program = seaweedfs(
+        ports=ports, data=data, access_key=store.access_key, secret_key=store.secret_key, bucket=store.bucket
+    )
+    async with running(program, data / "seaweedfs.log"):
+        yield store

@@ -1,0 +1,55 @@
+"""The log file of one program: bounded, with the one before it kept, and echoed line by line."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, BinaryIO, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+__all__ = ["Log"]
+
+_MAX_BYTES = 16 * 1024 * 1024
+_MAX_LINE_BYTES = 8 * 1024
+
+
+class Log:
+    """Takes a program's output; ``NAME.log`` is the newest, ``NAME.log.1`` what came before it."""
+
+    def __init__(self, path: Path, *, echo: Callable[[str], None] | None = None, max_bytes: int = _MAX_BYTES) -> None:
+        self._path = path
+        self._echo = echo
+        self._max_bytes = max_bytes
+        self._rest = b""
+
+    def __enter__(self) -> Self:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self._opened()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._file.close()
+
+    def write(self, data: bytes) -> None:
+        """Append what a program said."""
+        if self._file.closed:  # what a killed program's pipe still held
+            return
+        if self._size + len(data) > self._max_bytes:
+            self._file.close()
+            self._file = self._opened()
+        self._file.write(data)
+        self._size += len(data)
+        if self._echo is not None:
+            *lines, self._rest = (self._rest + data).split(b"\n")
+            for line in lines:
+                self._echo(line.decode(errors="replace").rstrip())
+            if len(self._rest) > _MAX_LINE_BYTES:
+                self._echo(self._rest.decode(errors="replace"))
+                self._rest = b""
+
+    def _opened(self) -> BinaryIO:
+        if self._path.exists():
+            self._path.replace(self._path.with_name(f"{self._path.name}.1"))
+        self._size = 0
+        return self._path.open("wb", buffering=0)

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from mediamesh.stack.probes import NotReady, bucket_exists, http_status, pong
+from mediamesh.stack.process import ProgramFailed, running
+from mediamesh.stack.programs import Program
+
+
+async def never() -> None:
+    raise NotReady("not today")
+
+
+async def always() -> None:
+    pass
+
+
+async def test_valkey_answers_and_keeps_what_it_is_given(valkey_url) -> None:
+    await pong(int(valkey_url.split(":")[2].split("/")[0]))
+
+
+async def test_the_store_has_its_bucket(s3) -> None:
+    await bucket_exists(s3.endpoint_url, s3.bucket, access_key=s3.access_key, secret_key=s3.secret_key)
+
+
+async def test_the_store_has_no_other_bucket(s3) -> None:
+    with pytest.raises(NotReady, match="bucket other answers 404"):
+        await bucket_exists(s3.endpoint_url, "other", access_key=s3.access_key, secret_key=s3.secret_key)
+
+
+async def test_the_store_refuses_a_wrong_secret(s3) -> None:
+    with pytest.raises(NotReady, match="403"):
+        await bucket_exists(s3.endpoint_url, s3.bucket, access_key=s3.access_key, secret_key="wrong")
+
+
+async def test_a_program_that_ends_early_is_reported_with_its_log(tmp_path) -> None:
+    program = Program(name="brief", argv=[sys.executable, "-c", "print('no disk'); exit(3)"], probe=never)
+    with pytest.raises(ProgramFailed, match=r"brief exited with 3 before it was ready; see .*brief\.log"):
+        async with running(program, tmp_path / "brief.log"):
+            pass
+    assert (tmp_path / "brief.log").read_text() == "no disk\n"
+
+
+async def test_a_program_that_never_answers_is_stopped(tmp_path) -> None:
+    program = Program(name="mute", argv=["sleep", "60"], probe=never, ready_seconds=0.2)
+    with pytest.raises(ProgramFailed, match="mute was not ready after 0.2 s \\(not today\\)"):
+        async with running(program, tmp_path / "mute.log"):
+            pass
+
+
+async def test_a_program_deaf_to_sigterm_is_killed_with_all_that_it_started(tmp_path) -> None:
+    script = "trap '' TERM; sleep 61 & echo $!; wait; wait"
+    ready = tmp_path / "deaf.log"
+
+    async def said_something() -> None:
+        if "\n" not in ready.read_text():
+            raise NotReady("silent")
+
+    program = Program(name="deaf", argv=["sh", "-c", script], probe=said_something, stop_seconds=0.2)
+    async with running(program, ready) as process:
+        child = int(ready.read_text())
+        os.kill(child, 0)
+    assert process.returncode == -signal.SIGKILL
+    with pytest.raises(ProcessLookupError):
+        _alive(child)
+
+
+async def test_a_log_keeps_the_one_before(tmp_path) -> None:
+    for word in ("first", "second"):
+        program = Program(name="echo", argv=["sh", "-c", f"echo {word}; exec sleep 60"], probe=partial(_has, tmp_path))
+        async with running(program, tmp_path / "echo.log"):
+            pass
+    assert (tmp_path / "echo.log").read_text() == "second\n"
+    assert (tmp_path / "echo.log.1").read_text() == "first\n"
+
+
+async def test_a_page_that_is_not_there_is_not_ready(s3) -> None:
+    with pytest.raises(NotReady, match="answers 403"):
+        await http_status(s3.endpoint_url)
+
+
+async def _has(folder) -> None:
+    if "\n" not in (folder / "echo.log").read_text():
+        raise NotReady("silent")
+
+
+def _alive(pid: int) -> None:
+    """Raise when a process is gone or only waits to be reaped."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        raise ProcessLookupError(pid) from None
+    if state == "Z":
+        raise ProcessLookupError(pid)
