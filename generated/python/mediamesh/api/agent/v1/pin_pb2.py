@@ -23,9 +23,10 @@ _sym_db = _symbol_database.Default()
 
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n mediamesh/api/agent/v1/pin.proto\x12\x16mediamesh.api.agent.v1\x1a\x1b\x62uf/validate/validate.proto\"\x92\x02\n\x03Pin\x12\x38\n\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f\x32\x1d^[A-Za-z][A-Za-z0-9_-]{0,63}$R\x04name\x12?\n\x04type\x18\x02 \x01(\x0e\x32\x1f.mediamesh.api.agent.v1.PinTypeB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00R\x04type\x12*\n\x0b\x64\x65scription\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\x0b\x64\x65scription\x12\x1a\n\x08optional\x18\x04 \x01(\x08R\x08optional\x12H\n\x0b\x63onstraints\x18\x05 \x01(\x0b\x32&.mediamesh.api.agent.v1.PinConstraintsR\x0b\x63onstraints\"\xf6\x02\n\x0ePinConstraints\x12-\n\nmime_types\x18\x01 \x03(\tB\x0e\xbaH\x0b\x92\x01\x08\x10 \"\x04r\x02\x18\x7fR\tmimeTypes\x12#\n\x08\x65ncoding\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x08\x65ncoding\x12\"\n\x0esample_rate_hz\x18\x03 \x01(\rR\nsampleRate\x12\x1a\n\x08\x63hannels\x18\x04 \x01(\rR\x08\x63hannels\x12\x14\n\x05width\x18\x05 \x01(\rR\x05width\x12\x16\n\x06height\x18\x06 \x01(\rR\x06height\x12 \n\x03\x66ps\x18\x07 \x01(\x01\x42\x0e\xbaH\x0b\x12\t)\x00\x00\x00\x00\x00\x00\x00\x00R\x03\x66ps\x12\x1f\n\x0emax_size_bytes\x18\x08 \x01(\x04R\x07maxSize\x12\x39\n\x14max_duration_seconds\x18\t \x01(\x01\x42\x0e\xbaH\x0b\x12\t)\x00\x00\x00\x00\x00\x00\x00\x00R\x0bmaxDuration\x12$\n\x0b\x65num_values\x18\n \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\x04\x65num*\xf3\x01\n\x07PinType\x12\x18\n\x14PIN_TYPE_UNSPECIFIED\x10\x00\x12\x13\n\x0fPIN_TYPE_STRING\x10\x01\x12\x13\n\x0fPIN_TYPE_NUMBER\x10\x02\x12\x14\n\x10PIN_TYPE_BOOLEAN\x10\x03\x12\x11\n\rPIN_TYPE_JSON\x10\x04\x12\x13\n\x0fPIN_TYPE_BINARY\x10\x05\x12\x12\n\x0ePIN_TYPE_AUDIO\x10\x06\x12\x12\n\x0ePIN_TYPE_IMAGE\x10\x07\x12\x12\n\x0ePIN_TYPE_VIDEO\x10\x08\x12\x13\n\x0fPIN_TYPE_STREAM\x10\t\x12\x15\n\x11PIN_TYPE_DOCUMENT\x10\nb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n mediamesh/api/agent/v1/pin.proto\x12\x16mediamesh.api.agent.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/protobuf/struct.proto\"\xca\x02\n\x03Pin\x12\x38\n\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f\x32\x1d^[A-Za-z][A-Za-z0-9_-]{0,63}$R\x04name\x12?\n\x04type\x18\x02 \x01(\x0e\x32\x1f.mediamesh.api.agent.v1.PinTypeB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00R\x04type\x12*\n\x0b\x64\x65scription\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\x0b\x64\x65scription\x12\x1a\n\x08optional\x18\x04 \x01(\x08R\x08optional\x12H\n\x0b\x63onstraints\x18\x05 \x01(\x0b\x32&.mediamesh.api.agent.v1.PinConstraintsR\x0b\x63onstraints\x12\x36\n\rdefault_value\x18\x06 \x01(\x0b\x32\x16.google.protobuf.ValueR\x07\x64\x65\x66\x61ult\"\xde\x03\n\x0ePinConstraints\x12-\n\nmime_types\x18\x01 \x03(\tB\x0e\xbaH\x0b\x92\x01\x08\x10 \"\x04r\x02\x18\x7fR\tmimeTypes\x12#\n\x08\x65ncoding\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x08\x65ncoding\x12\"\n\x0esample_rate_hz\x18\x03 \x01(\rR\nsampleRate\x12\x1a\n\x08\x63hannels\x18\x04 \x01(\rR\x08\x63hannels\x12\x14\n\x05width\x18\x05 \x01(\rR\x05width\x12\x16\n\x06height\x18\x06 \x01(\rR\x06height\x12 \n\x03\x66ps\x18\x07 \x01(\x01\x42\x0e\xbaH\x0b\x12\t)\x00\x00\x00\x00\x00\x00\x00\x00R\x03\x66ps\x12\x1f\n\x0emax_size_bytes\x18\x08 \x01(\x04R\x07maxSize\x12\x39\n\x14max_duration_seconds\x18\t \x01(\x01\x42\x0e\xbaH\x0b\x12\t)\x00\x00\x00\x00\x00\x00\x00\x00R\x0bmaxDuration\x12$\n\x0b\x65num_values\x18\n \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\x04\x65num\x12&\n\x07minimum\x18\x0b \x01(\x01\x42\x07\xbaH\x04\x12\x02@\x01H\x00R\x07minimum\x88\x01\x01\x12&\n\x07maximum\x18\x0c \x01(\x01\x42\x07\xbaH\x04\x12\x02@\x01H\x01R\x07maximum\x88\x01\x01\x42\n\n\x08_minimumB\n\n\x08_maximum*\xf3\x01\n\x07PinType\x12\x18\n\x14PIN_TYPE_UNSPECIFIED\x10\x00\x12\x13\n\x0fPIN_TYPE_STRING\x10\x01\x12\x13\n\x0fPIN_TYPE_NUMBER\x10\x02\x12\x14\n\x10PIN_TYPE_BOOLEAN\x10\x03\x12\x11\n\rPIN_TYPE_JSON\x10\x04\x12\x13\n\x0fPIN_TYPE_BINARY\x10\x05\x12\x12\n\x0ePIN_TYPE_AUDIO\x10\x06\x12\x12\n\x0ePIN_TYPE_IMAGE\x10\x07\x12\x12\n\x0ePIN_TYPE_VIDEO\x10\x08\x12\x13\n\x0fPIN_TYPE_STREAM\x10\t\x12\x15\n\x11PIN_TYPE_DOCUMENT\x10\nb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,10 +49,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PINCONSTRAINTS'].fields_by_name['max_duration_seconds']._serialized_options = b'\272H\013\022\t)\000\000\000\000\000\000\000\000'
   _globals['_PINCONSTRAINTS'].fields_by_name['enum_values']._loaded_options = None
   _globals['_PINCONSTRAINTS'].fields_by_name['enum_values']._serialized_options = b'\272H\006\222\001\003\020\200\002'
-  _globals['_PINTYPE']._serialized_start=744
-  _globals['_PINTYPE']._serialized_end=987
-  _globals['_PIN']._serialized_start=90
-  _globals['_PIN']._serialized_end=364
-  _globals['_PINCONSTRAINTS']._serialized_start=367
-  _globals['_PINCONSTRAINTS']._serialized_end=741
+  _globals['_PINCONSTRAINTS'].fields_by_name['minimum']._loaded_options = None
+  _globals['_PINCONSTRAINTS'].fields_by_name['minimum']._serialized_options = b'\272H\004\022\002@\001'
+  _globals['_PINCONSTRAINTS'].fields_by_name['maximum']._loaded_options = None
+  _globals['_PINCONSTRAINTS'].fields_by_name['maximum']._serialized_options = b'\272H\004\022\002@\001'
+  _globals['_PINTYPE']._serialized_start=934
+  _globals['_PINTYPE']._serialized_end=1177
+  _globals['_PIN']._serialized_start=120
+  _globals['_PIN']._serialized_end=450
+  _globals['_PINCONSTRAINTS']._serialized_start=453
+  _globals['_PINCONSTRAINTS']._serialized_end=931
 # @@protoc_insertion_point(module_scope)

@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as abc
 from google.protobuf import descriptor as descriptor
 from google.protobuf import message as message
+from google.protobuf import struct_pb2 as struct_pb2
 from google.protobuf.internal import containers as containers
 from google.protobuf.internal import enum_type_wrapper as enum_type_wrapper
 import builtins as builtins
@@ -76,7 +77,7 @@ PIN_TYPE_DOCUMENT: PinType.ValueType  # 10
 
 @typing.final
 class Pin(message.Message):
-    """An input or output of an agent."""
+    """An input, an output or a parameter of an agent."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -85,8 +86,9 @@ class Pin(message.Message):
     DESCRIPTION_FIELD_NUMBER: builtins.int
     OPTIONAL_FIELD_NUMBER: builtins.int
     CONSTRAINTS_FIELD_NUMBER: builtins.int
+    DEFAULT_VALUE_FIELD_NUMBER: builtins.int
     name: builtins.str
-    """Name, unique among the inputs or the outputs of its agent."""
+    """Name, unique among the inputs, the outputs or the parameters of its agent."""
     type: PinType.ValueType
     """What flows through it."""
     description: builtins.str
@@ -97,6 +99,10 @@ class Pin(message.Message):
     def constraints(self) -> PinConstraints:
         """What a value must satisfy to enter."""
 
+    @builtins.property
+    def default_value(self) -> struct_pb2.Value:
+        """What a parameter is when the flow does not set it; only on parameters."""
+
     def __init__(
         self,
         *,
@@ -105,10 +111,11 @@ class Pin(message.Message):
         description: builtins.str = ...,
         optional: builtins.bool = ...,
         constraints: PinConstraints | None = ...,
+        default_value: struct_pb2.Value | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["constraints", b"constraints"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["constraints", b"constraints", "default_value", b"default_value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["constraints", b"constraints", "description", b"description", "name", b"name", "optional", b"optional", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["constraints", b"constraints", "default_value", b"default_value", "description", b"description", "name", b"name", "optional", b"optional", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -128,6 +135,8 @@ class PinConstraints(message.Message):
     MAX_SIZE_BYTES_FIELD_NUMBER: builtins.int
     MAX_DURATION_SECONDS_FIELD_NUMBER: builtins.int
     ENUM_VALUES_FIELD_NUMBER: builtins.int
+    MINIMUM_FIELD_NUMBER: builtins.int
+    MAXIMUM_FIELD_NUMBER: builtins.int
     encoding: builtins.str
     """Codec or text encoding."""
     sample_rate_hz: builtins.int
@@ -144,6 +153,10 @@ class PinConstraints(message.Message):
     """Most bytes."""
     max_duration_seconds: builtins.float
     """Longest duration in seconds."""
+    minimum: builtins.float
+    """Smallest number accepted."""
+    maximum: builtins.float
+    """Largest number accepted."""
     @builtins.property
     def mime_types(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """Media types, any of which is accepted; `image/*` accepts every image."""
@@ -165,9 +178,18 @@ class PinConstraints(message.Message):
         max_size_bytes: builtins.int = ...,
         max_duration_seconds: builtins.float = ...,
         enum_values: abc.Iterable[builtins.str] | None = ...,
+        minimum: builtins.float | None = ...,
+        maximum: builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "maximum", b"maximum", "minimum", b"minimum"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["channels", b"channels", "encoding", b"encoding", "enum_values", b"enum_values", "fps", b"fps", "height", b"height", "max_duration_seconds", b"max_duration_seconds", "max_size_bytes", b"max_size_bytes", "mime_types", b"mime_types", "sample_rate_hz", b"sample_rate_hz", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "channels", b"channels", "encoding", b"encoding", "enum_values", b"enum_values", "fps", b"fps", "height", b"height", "max_duration_seconds", b"max_duration_seconds", "max_size_bytes", b"max_size_bytes", "maximum", b"maximum", "mime_types", b"mime_types", "minimum", b"minimum", "sample_rate_hz", b"sample_rate_hz", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__maximum: _TypeAlias = typing.Literal["maximum"]  # noqa: Y015
+    _WhichOneofArgType__maximum: _TypeAlias = typing.Literal["_maximum", b"_maximum"]  # noqa: Y015
+    _WhichOneofReturnType__minimum: _TypeAlias = typing.Literal["minimum"]  # noqa: Y015
+    _WhichOneofArgType__minimum: _TypeAlias = typing.Literal["_minimum", b"_minimum"]  # noqa: Y015
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__maximum) -> _WhichOneofReturnType__maximum | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__minimum) -> _WhichOneofReturnType__minimum | None: ...

@@ -5,22 +5,24 @@
 import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
 import { file_buf_validate_validate } from "../../../../buf/validate/validate_pb.js";
+import type { Value } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_struct } from "@bufbuild/protobuf/wkt";
 import type { Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file mediamesh/api/agent/v1/pin.proto.
  */
 export const file_mediamesh_api_agent_v1_pin: GenFile = /*@__PURE__*/
-  fileDesc("CiBtZWRpYW1lc2gvYXBpL2FnZW50L3YxL3Bpbi5wcm90bxIWbWVkaWFtZXNoLmFwaS5hZ2VudC52MSLiAQoDUGluEjIKBG5hbWUYASABKAlCJLpIIXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JBI5CgR0eXBlGAIgASgOMh8ubWVkaWFtZXNoLmFwaS5hZ2VudC52MS5QaW5UeXBlQgq6SAeCAQQQASAAEh0KC2Rlc2NyaXB0aW9uGAMgASgJQgi6SAVyAxiACBIQCghvcHRpb25hbBgEIAEoCBI7Cgtjb25zdHJhaW50cxgFIAEoCzImLm1lZGlhbWVzaC5hcGkuYWdlbnQudjEuUGluQ29uc3RyYWludHMiwwIKDlBpbkNvbnN0cmFpbnRzEiIKCm1pbWVfdHlwZXMYASADKAlCDrpIC5IBCBAgIgRyAhh/EhkKCGVuY29kaW5nGAIgASgJQge6SARyAhhAEiIKDnNhbXBsZV9yYXRlX2h6GAMgASgNUgpzYW1wbGVSYXRlEhAKCGNoYW5uZWxzGAQgASgNEg0KBXdpZHRoGAUgASgNEg4KBmhlaWdodBgGIAEoDRIbCgNmcHMYByABKAFCDrpICxIJKQAAAAAAAAAAEh8KDm1heF9zaXplX2J5dGVzGAggASgEUgdtYXhTaXplEjkKFG1heF9kdXJhdGlvbl9zZWNvbmRzGAkgASgBQg66SAsSCSkAAAAAAAAAAFILbWF4RHVyYXRpb24SJAoLZW51bV92YWx1ZXMYCiADKAlCCbpIBpIBAxCAAlIEZW51bSrzAQoHUGluVHlwZRIYChRQSU5fVFlQRV9VTlNQRUNJRklFRBAAEhMKD1BJTl9UWVBFX1NUUklORxABEhMKD1BJTl9UWVBFX05VTUJFUhACEhQKEFBJTl9UWVBFX0JPT0xFQU4QAxIRCg1QSU5fVFlQRV9KU09OEAQSEwoPUElOX1RZUEVfQklOQVJZEAUSEgoOUElOX1RZUEVfQVVESU8QBhISCg5QSU5fVFlQRV9JTUFHRRAHEhIKDlBJTl9UWVBFX1ZJREVPEAgSEwoPUElOX1RZUEVfU1RSRUFNEAkSFQoRUElOX1RZUEVfRE9DVU1FTlQQCmIGcHJvdG8z", [file_buf_validate_validate]);
+  fileDesc("CiBtZWRpYW1lc2gvYXBpL2FnZW50L3YxL3Bpbi5wcm90bxIWbWVkaWFtZXNoLmFwaS5hZ2VudC52MSKaAgoDUGluEjIKBG5hbWUYASABKAlCJLpIIXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JBI5CgR0eXBlGAIgASgOMh8ubWVkaWFtZXNoLmFwaS5hZ2VudC52MS5QaW5UeXBlQgq6SAeCAQQQASAAEh0KC2Rlc2NyaXB0aW9uGAMgASgJQgi6SAVyAxiACBIQCghvcHRpb25hbBgEIAEoCBI7Cgtjb25zdHJhaW50cxgFIAEoCzImLm1lZGlhbWVzaC5hcGkuYWdlbnQudjEuUGluQ29uc3RyYWludHMSNgoNZGVmYXVsdF92YWx1ZRgGIAEoCzIWLmdvb2dsZS5wcm90b2J1Zi5WYWx1ZVIHZGVmYXVsdCKZAwoOUGluQ29uc3RyYWludHMSIgoKbWltZV90eXBlcxgBIAMoCUIOukgLkgEIECAiBHICGH8SGQoIZW5jb2RpbmcYAiABKAlCB7pIBHICGEASIgoOc2FtcGxlX3JhdGVfaHoYAyABKA1SCnNhbXBsZVJhdGUSEAoIY2hhbm5lbHMYBCABKA0SDQoFd2lkdGgYBSABKA0SDgoGaGVpZ2h0GAYgASgNEhsKA2ZwcxgHIAEoAUIOukgLEgkpAAAAAAAAAAASHwoObWF4X3NpemVfYnl0ZXMYCCABKARSB21heFNpemUSOQoUbWF4X2R1cmF0aW9uX3NlY29uZHMYCSABKAFCDrpICxIJKQAAAAAAAAAAUgttYXhEdXJhdGlvbhIkCgtlbnVtX3ZhbHVlcxgKIAMoCUIJukgGkgEDEIACUgRlbnVtEh0KB21pbmltdW0YCyABKAFCB7pIBBICQAFIAIgBARIdCgdtYXhpbXVtGAwgASgBQge6SAQSAkABSAGIAQFCCgoIX21pbmltdW1CCgoIX21heGltdW0q8wEKB1BpblR5cGUSGAoUUElOX1RZUEVfVU5TUEVDSUZJRUQQABITCg9QSU5fVFlQRV9TVFJJTkcQARITCg9QSU5fVFlQRV9OVU1CRVIQAhIUChBQSU5fVFlQRV9CT09MRUFOEAMSEQoNUElOX1RZUEVfSlNPThAEEhMKD1BJTl9UWVBFX0JJTkFSWRAFEhIKDlBJTl9UWVBFX0FVRElPEAYSEgoOUElOX1RZUEVfSU1BR0UQBxISCg5QSU5fVFlQRV9WSURFTxAIEhMKD1BJTl9UWVBFX1NUUkVBTRAJEhUKEVBJTl9UWVBFX0RPQ1VNRU5UEApiBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_struct]);
 
 /**
- * An input or output of an agent.
+ * An input, an output or a parameter of an agent.
  *
  * @generated from message mediamesh.api.agent.v1.Pin
  */
 export type Pin = Message<"mediamesh.api.agent.v1.Pin"> & {
   /**
-   * Name, unique among the inputs or the outputs of its agent.
+   * Name, unique among the inputs, the outputs or the parameters of its agent.
    *
    * @generated from field: string name = 1;
    */
@@ -53,6 +55,13 @@ export type Pin = Message<"mediamesh.api.agent.v1.Pin"> & {
    * @generated from field: mediamesh.api.agent.v1.PinConstraints constraints = 5;
    */
   constraints?: PinConstraints | undefined;
+
+  /**
+   * What a parameter is when the flow does not set it; only on parameters.
+   *
+   * @generated from field: google.protobuf.Value default_value = 6 [json_name = "default"];
+   */
+  defaultValue?: Value | undefined;
 };
 
 /**
@@ -137,6 +146,20 @@ export type PinConstraints = Message<"mediamesh.api.agent.v1.PinConstraints"> & 
    * @generated from field: repeated string enum_values = 10 [json_name = "enum"];
    */
   enumValues: string[];
+
+  /**
+   * Smallest number accepted.
+   *
+   * @generated from field: optional double minimum = 11;
+   */
+  minimum?: number | undefined;
+
+  /**
+   * Largest number accepted.
+   *
+   * @generated from field: optional double maximum = 12;
+   */
+  maximum?: number | undefined;
 };
 
 /**
