@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as abc
 from google.protobuf import descriptor as descriptor
+from google.protobuf import duration_pb2 as duration_pb2
 from google.protobuf import message as message
 from google.protobuf import struct_pb2 as struct_pb2
 from google.protobuf.internal import containers as containers
@@ -161,6 +162,7 @@ class FlowNode(message.Message):
     INPUT_PINS_FIELD_NUMBER: builtins.int
     OUTPUT_PINS_FIELD_NUMBER: builtins.int
     LINE_FIELD_NUMBER: builtins.int
+    TIMEOUT_FIELD_NUMBER: builtins.int
     id: builtins.str
     """Id, unique in its flow."""
     type: builtins.str
@@ -183,6 +185,10 @@ class FlowNode(message.Message):
     def output_pins(self) -> containers.RepeatedCompositeFieldContainer[pin_pb2.Pin]:
         """Output pins of its agent."""
 
+    @builtins.property
+    def timeout(self) -> duration_pb2.Duration:
+        """Longest the node may run, 24 h at most; the server's default when unset."""
+
     def __init__(
         self,
         *,
@@ -193,10 +199,11 @@ class FlowNode(message.Message):
         input_pins: abc.Iterable[pin_pb2.Pin] | None = ...,
         output_pins: abc.Iterable[pin_pb2.Pin] | None = ...,
         line: builtins.int = ...,
+        timeout: duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["outputs", b"outputs", "params", b"params"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["outputs", b"outputs", "params", b"params", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["id", b"id", "input_pins", b"input_pins", "line", b"line", "output_pins", b"output_pins", "outputs", b"outputs", "params", b"params", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["id", b"id", "input_pins", b"input_pins", "line", b"line", "output_pins", b"output_pins", "outputs", b"outputs", "params", b"params", "timeout", b"timeout", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
