@@ -1,0 +1,61 @@
+# Two commands do everything on a machine with Python 3.11 or newer and make: `make demo` and `make test`.
+SHELL := /bin/sh
+PYTHON ?= python3
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+NODE_MODULES := clients/web/node_modules/.package-lock.json
+
+.PHONY: demo test test-fast check fix generate bench clean
+
+demo: .venv/.runtime ## Run a flow on a real photo, from nothing to the answer
+	@$(BIN)/mediamesh demo
+
+test: .venv/.dev $(NODE_MODULES) ## Run the whole suite, fast tests first
+	$(BIN)/pytest -m "not stack"
+	$(BIN)/pytest -m stack
+	cd clients/web && npm test
+
+test-fast: .venv/.dev ## Run the tests that need no stack and no browser
+	$(BIN)/pytest -m "not stack"
+
+check: .venv/.dev $(NODE_MODULES) ## Lint, types, imports, contracts, freshness of generated code, fast tests
+	$(BIN)/poe -q lint
+	$(BIN)/poe -q breaking
+	$(BIN)/poe -q fresh
+	cd clients/web && npm run check && npm run check:fresh
+	$(BIN)/pytest -m "not stack"
+
+fix: .venv/.dev ## Format everything
+	$(BIN)/poe -q fix
+
+generate: .venv/.dev $(NODE_MODULES) ## Regenerate generated/ from proto/ and clients/web/
+	$(BIN)/poe -q generate
+	cd clients/web && npm run build
+
+bench: .venv/.dev ## Measure: prints tables, writes plots to .mediamesh/benchmarks
+	$(BIN)/poe -q bench
+
+clean: ## Remove everything that the other targets made
+	rm -rf .venv .mediamesh clients/web/node_modules .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# uv installs in seconds; where it cannot reach the registry as pip does, pip itself does the work.
+define install
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1' uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c deploy/constraints.txt $(1) \
+	  || $(BIN)/python -m pip install --quiet -c deploy/constraints.txt $(1)
+	touch $@
+endef
+
+.venv/.runtime: pyproject.toml deploy/constraints.txt
+	$(call install,-e '.[all]')
+
+.venv/.dev: pyproject.toml deploy/constraints.txt
+	$(call install,-e '.[all]' --group dev)
+	touch .venv/.runtime
+
+# The host's Node serves when there is one; else the one that the dev group brings from PyPI.
+$(NODE_MODULES): clients/web/package-lock.json .venv/.dev
+	cd clients/web && npm ci --no-fund --no-audit --loglevel=error
+	touch $@

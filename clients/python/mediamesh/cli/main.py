@@ -1,0 +1,31 @@
+"""The commands of ``mediamesh``."""
+
+from __future__ import annotations
+
+import typer
+from mediamesh.cli.demo import demo
+from mediamesh.cli.serve import serve
+from mediamesh.cli.up import up
+
+from mediamesh.cli.flow import agents, check
+from mediamesh.cli.run import run
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="A gRPC service mesh for multimodal, streaming AI agents.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+    rich_markup_mode=None,
+)
+flow = typer.Typer(help="Look at flows.", no_args_is_help=True)
+app.command()(up)
+app.command()(run)
+app.command()(agents)
+app.command()(serve)
+app.command()(demo)
+flow.command()(check)
+app.add_typer(flow, name="flow")
+
+if __name__ == "__main__":
+    app()

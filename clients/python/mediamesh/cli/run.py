@@ -1,0 +1,119 @@
+"""``mediamesh run``: runs a flow and shows it while it runs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.live import Live
+
+from mediamesh.api.flow.v1 import execution_pb2, flow_pb2
+from mediamesh.cli import inputs
+from mediamesh.cli.door import Server, complete, target
+from mediamesh.cli.view import RunView, line
+from mediamesh.client import Mesh
+from mediamesh.wire.errors import InvalidFlow, InvalidRequest, MeshError
+from mediamesh.wire.json import to_json
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from mediamesh.api.flow.v1.execution_pb2 import ExecutionEvent
+    from mediamesh.api.flow.v1.flow_pb2 import FlowIssue
+
+__all__ = ["checked", "run", "source"]
+
+
+def run(
+    flow: Annotated[Path, typer.Argument(help="The .mlab file.")],
+    given: Annotated[
+        list[str] | None,
+        typer.Option("--input", "-i", help="A value for an input, node.pin=VALUE; a path for media. May be repeated."),
+    ] = None,
+    *,
+    server: Server = "",
+    port: Annotated[int, typer.Option(envvar="MEDIAMESH_PORT", help="Port of the door on this machine.")] = 8080,
+    workspace: Annotated[str, typer.Option(help="Workspace that the run belongs to.")] = "default",
+    timeout: Annotated[float, typer.Option(help="Longest time the run may take, in seconds.")] = 3600.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print every event as one line of JSON.")] = False,
+) -> None:
+    """Run a flow and stream its events; exit 0 only if it succeeded."""
+    state = complete(
+        _run(flow, given or [], target(server, port), workspace=workspace, timeout=timeout, as_json=as_json)
+    )
+    raise typer.Exit(0 if state == execution_pb2.EXECUTION_STATE_SUCCEEDED else 1)
+
+
+async def _run(
+    path: Path, given: Sequence[str], door: str, *, workspace: str, timeout: float, as_json: bool
+) -> execution_pb2.ExecutionState.ValueType:
+    texts, text = inputs.read(given), source(path)
+    view = RunView()
+    async with Mesh(door) as mesh:
+        flow = await checked(mesh, text)
+        values = await inputs.values(texts, flow, mesh.media, workspace_id=workspace, progress=view.uploaded)
+        events = mesh.flows.run(text, values, workspace_id=workspace, timeout=timeout)
+        if as_json:
+            return await _print_lines(events)
+        return await _show(events, view)
+
+
+def source(path: Path) -> flow_pb2.FlowSource:
+    """Read a flow from a file.
+
+    Raises:
+        InvalidRequest: there is no such file, or it is not UTF-8.
+    """
+    try:
+        return flow_pb2.FlowSource(name=path.name, yaml=path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"{path} cannot be read: {error}") from error
+
+
+async def checked(mesh: Mesh, text: flow_pb2.FlowSource) -> flow_pb2.Flow:
+    """Return the flow as the mesh reads it.
+
+    Raises:
+        InvalidFlow: it has mistakes; each is a line of the text.
+    """
+    answer = await mesh.flows.validate(text)
+    if answer.issues:
+        raise InvalidFlow("the flow cannot run.\n" + "\n".join(map(_issue_line, answer.issues)))
+    return answer.flow
+
+
+def _issue_line(issue: FlowIssue) -> str:
+    return f"{issue.file}:{issue.line}:{issue.column}: {issue.message}"
+
+
+async def _print_lines(events: AsyncIterator[ExecutionEvent]) -> execution_pb2.ExecutionState.ValueType:
+    state = execution_pb2.EXECUTION_STATE_UNSPECIFIED
+    async for event in events:
+        sys.stdout.write(to_json(event) + "\n")
+        sys.stdout.flush()
+        if event.HasField("execution_finished"):
+            state = event.execution_finished.state
+    return state
+
+
+async def _show(events: AsyncIterator[ExecutionEvent], view: RunView) -> execution_pb2.ExecutionState.ValueType:
+    console = Console()
+    finished = execution_pb2.ExecutionFinished()
+    # A terminal is redrawn in place; a pipe or a log gets one line for each event.
+    with Live(view, console=console, refresh_per_second=20, auto_refresh=console.is_terminal) as live:
+        async for event in events:
+            view.see(event)
+            if console.is_terminal:
+                live.refresh()
+            else:
+                console.print(line(event), highlight=False, markup=False, soft_wrap=True)
+            if event.HasField("execution_finished"):
+                finished = event.execution_finished
+    console.print(view.results())
+    if finished.HasField("error"):
+        raise MeshError.from_status(finished.error)
+    console.print(f"Done in {finished.duration.ToMilliseconds()} ms.")
+    return finished.state

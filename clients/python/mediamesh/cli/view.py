@@ -1,0 +1,122 @@
+"""What a run looks like in a terminal: nodes with their states while it goes on, then the values that came out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf import json_format
+from rich.console import Group, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from mediamesh.wire.json import to_object
+
+if TYPE_CHECKING:
+    from mediamesh.api.agent.v1.value_pb2 import Value
+    from mediamesh.api.flow.v1.execution_pb2 import ExecutionEvent
+
+__all__ = ["RunView", "line"]
+
+_LABELLED = {"label", "probability"}
+_SIGNS = {
+    "pending": Text("·", style="dim"),
+    "running": Spinner("dots", style="cyan"),
+    "succeeded": Text("✔", style="green"),
+    "failed": Text("✘", style="bold red"),
+    "skipped": Text("○", style="yellow"),
+    "cancelled": Text("■", style="yellow"),
+}
+
+
+class RunView:
+    """Follows the events of one run and draws them."""
+
+    def __init__(self) -> None:
+        self._types: dict[str, str] = {}
+        self._states: dict[str, str] = {}
+        self._notes: dict[str, str] = {}
+        self._percent: dict[str, float] = {}
+        self._outputs: dict[tuple[str, str], Value] = {}
+        self._uploads: dict[str, tuple[int, int]] = {}
+
+    def uploaded(self, pin: str, sent: int, total: int) -> None:
+        """Take note of how much of a file was sent, in bytes."""
+        self._uploads[pin] = sent, total
+
+    def see(self, event: ExecutionEvent) -> None:
+        """Take note of an event."""
+        node, kind = event.node_id, event.WhichOneof("event")
+        match kind:
+            case "execution_started":
+                self._types = {node.id: node.type for node in event.execution_started.flow.nodes}
+                self._states = dict.fromkeys(self._types, "pending")
+            case "node_started":
+                self._states[node] = "running"
+            case "node_progress":
+                self._percent[node] = event.node_progress.percent
+                self._notes[node] = event.node_progress.message
+            case "node_output":
+                self._outputs[node, event.node_output.pin] = event.node_output.value
+            case "node_finished":
+                self._states[node] = "succeeded"
+                self._notes[node] = f"{event.node_finished.duration.ToMilliseconds()} ms"
+            case "node_failed":
+                self._states[node] = "failed"
+                self._notes[node] = event.node_failed.error.message
+            case "node_skipped":
+                self._states[node] = "skipped"
+                self._notes[node] = f"as {event.node_skipped.cause_node_id} failed"
+            case "node_cancelled":
+                self._states[node] = "cancelled"
+
+    def __rich__(self) -> RenderableType:
+        table = Table.grid(padding=(0, 2))
+        for pin, (sent, total) in self._uploads.items():
+            if not self._states:
+                table.add_row("↑", pin, "upload", ProgressBar(total, sent, width=24), f"{sent / 1e6:.1f} MB")
+        for node, state in self._states.items():
+            bar = (
+                ProgressBar(100, self._percent[node], width=24) if state == "running" and node in self._percent else ""
+            )
+            table.add_row(_SIGNS[state], node, Text(self._types[node], style="dim"), bar, self._notes.get(node, ""))
+        return table
+
+    def results(self) -> RenderableType:
+        """Return the values that the run's last nodes gave, drawn for people."""
+        return Group(*(_drawn(f"{node}.{pin}", value) for (node, pin), value in self._outputs.items()))
+
+
+def line(event: ExecutionEvent) -> str:
+    """Return an event as one line of plain text."""
+    kind = event.WhichOneof("event") or ""
+    content = to_object(getattr(event, kind)) if kind else {}
+    content.pop("flow", None)
+    words = " ".join(f"{name}={_short(value)}" for name, value in content.items())
+    return f"{event.sequence:>4} {kind:<19} {event.node_id:<12} {words}".rstrip()
+
+
+def _drawn(name: str, value: Value) -> RenderableType:
+    content = json_format.MessageToDict(value.json) if value.WhichOneof("kind") == "json" else None
+    if isinstance(content, Sequence) and content and all(_is_labelled(entry) for entry in content):
+        return _bars(name, content)
+    return Text.assemble((f"{name} ", "bold"), _short(content if content is not None else to_object(value)))
+
+
+def _is_labelled(entry: Any) -> bool:
+    return isinstance(entry, dict) and entry.keys() >= _LABELLED
+
+
+def _bars(name: str, entries: Sequence[dict[str, Any]]) -> RenderableType:
+    table = Table(title=name, title_style="bold", title_justify="left", box=None, show_header=False)
+    for entry in entries:
+        share = float(entry["probability"])
+        table.add_row(str(entry["label"]), ProgressBar(1, share, width=32), f"{share:6.1%}")
+    return table
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 200 else f"{text[:200]}…"
