@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
     Handler = grpc.RpcMethodHandler[Any, Any]
 
-__all__ = ["Boundary", "time_left"]
+__all__ = ["Boundary", "checked", "time_left"]
 
 _LOG = logging.getLogger(__name__)
 _TRACER = trace.get_tracer("mediamesh.kit")
@@ -165,7 +165,12 @@ def _guard_stream(
     return guarded
 
 
-def _checked(request: Message) -> Message:
+def checked(request: Message) -> Message:
+    """Return the message when it keeps the rules of its fields.
+
+    Raises:
+        InvalidRequest: it breaks some; names each field.
+    """
     try:
         protovalidate.validate(request)
     except protovalidate.ValidationError as error:
@@ -173,7 +178,12 @@ def _checked(request: Message) -> Message:
     return request
 
 
-async def _checked_stream(requests: AsyncIterator[Message]) -> AsyncIterator[Message]:
+def _checked(request: Message | bytes) -> Message | bytes:
+    # A method without a deserializer parses, and checks, for itself.
+    return request if isinstance(request, bytes) else checked(request)
+
+
+async def _checked_stream(requests: AsyncIterator[Message | bytes]) -> AsyncIterator[Message | bytes]:
     async for request in requests:
         yield _checked(request)
 
