@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from mediamesh.cli.demo import mesh_up
 from mediamesh.stack.ports import free_ports
 from mediamesh.stack.process import running
 from mediamesh.stack.programs import SEAWEEDFS_PORTS, seaweedfs, valkey
@@ -41,3 +42,10 @@ async def s3(tmp_path_factory):
     )
     async with running(program, data / "seaweedfs.log"):
         yield store
+
+
+@pytest.fixture(scope="session")
+def mesh(tmp_path_factory):
+    """Return the whole mesh, as ``mediamesh up`` runs it on a free port."""
+    with mesh_up(tmp_path_factory.mktemp("mesh")) as running_mesh:
+        yield running_mesh

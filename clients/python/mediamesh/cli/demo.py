@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -20,11 +21,26 @@ from rich.console import Console
 
 from mediamesh.stack.ports import free_ports
 
-__all__ = ["demo", "mesh_up"]
+__all__ = ["MeshProcess", "demo", "mesh_up"]
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 _READY_SECONDS = 60.0
 _STOP_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class MeshProcess:
+    """A mesh that runs as ``mediamesh up``.
+
+    Attributes:
+        door: ``host:port`` that it listens on.
+        data: Where it keeps everything.
+        pid: The supervisor's process.
+    """
+
+    door: str
+    data: Path
+    pid: int
 
 
 def demo(
@@ -35,9 +51,9 @@ def demo(
     console = Console()
     with tempfile.TemporaryDirectory(prefix="mediamesh-demo-") as data:
         begin = time.monotonic()
-        with mesh_up(Path(data)) as door:
-            console.print(f"The mesh is up at {door} ({time.monotonic() - begin:.1f} s).", highlight=False)
-            command = ["run", str(flow), "--input", f"upload.file={photo}", "--server", door]
+        with mesh_up(Path(data)) as mesh:
+            console.print(f"The mesh is up at {mesh.door} ({time.monotonic() - begin:.1f} s).", highlight=False)
+            command = ["run", str(flow), "--input", f"upload.file={photo}", "--server", mesh.door]
             console.print("$ mediamesh " + " ".join(command), style="bold", soft_wrap=True, highlight=False)
             done = subprocess.run([sys.executable, "-m", "mediamesh.cli.main", *command], check=False)
         console.print("The mesh is down.")
@@ -45,8 +61,8 @@ def demo(
 
 
 @contextmanager
-def mesh_up(data: Path, **environment: str) -> Generator[str]:
-    """Run ``mediamesh up`` on a free port as a process of its own; yield ``host:port`` of its door when it is ready.
+def mesh_up(data: Path, **environment: str) -> Generator[MeshProcess]:
+    """Run ``mediamesh up`` on a free port as a process of its own; yield it when it is ready.
 
     Args:
         data: Where it keeps everything, its output in ``up.log`` too.
@@ -67,7 +83,7 @@ def mesh_up(data: Path, **environment: str) -> Generator[str]:
         )
     try:
         _wait_until_ready(up, port, log)
-        yield f"127.0.0.1:{port}"
+        yield MeshProcess(f"127.0.0.1:{port}", data, up.pid)
     finally:
         up.send_signal(signal.SIGTERM)
         try:
