@@ -1,7 +1,7 @@
 """Traces and metrics of a process, on the OpenTelemetry SDK.
 
-Metrics are offered to Prometheus on ``/metrics`` of the server's metrics port. Traces are recorded always, so that log
-lines carry their ids, and leave the process only where an OTLP endpoint is set.
+Metrics are offered to Prometheus on ``/metrics`` of the server's metrics port. Every call has a trace, so that log lines
+carry its id; spans are recorded only where an OTLP endpoint is set to send them to.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetr
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBasedTraceIdRatio
 from prometheus_client import start_http_server
 
 if TYPE_CHECKING:
@@ -33,7 +33,9 @@ def telemetry(service: str, settings: CommonSettings, *, host: str, metrics_port
     """Set up traces and metrics for the whole process; use once."""
     with ExitStack() as stack:
         resource = Resource.create({SERVICE_NAME: service})
-        tracers = TracerProvider(resource=resource, sampler=ParentBasedTraceIdRatio(settings.trace_ratio))
+        # A span that nobody will see costs 6 µs in place of 19.
+        sampler = ParentBasedTraceIdRatio(settings.trace_ratio) if settings.otlp_endpoint else ALWAYS_OFF
+        tracers = TracerProvider(resource=resource, sampler=sampler)
         readers: list[MetricReader] = []
         if metrics_port is not None:
             readers.append(PrometheusMetricReader())
