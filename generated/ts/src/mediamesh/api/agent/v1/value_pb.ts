@@ -4,7 +4,6 @@
 
 import type { GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
-import { file_buf_validate_validate } from "../../../../buf/validate/validate_pb.js";
 import type { Value as Value$1 } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_struct } from "@bufbuild/protobuf/wkt";
 import type { MediaValue } from "../../media/v1/media_pb.js";
@@ -15,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file mediamesh/api/agent/v1/value.proto.
  */
 export const file_mediamesh_api_agent_v1_value: GenFile = /*@__PURE__*/
-  fileDesc("CiJtZWRpYW1lc2gvYXBpL2FnZW50L3YxL3ZhbHVlLnByb3RvEhZtZWRpYW1lc2guYXBpLmFnZW50LnYxIosCCgVWYWx1ZRIZCgR0ZXh0GAEgASgJQgm6SAZyBCiAgEBIABIQCgZudW1iZXIYAiABKAFIABIRCgdib29sZWFuGAMgASgISAASJgoEanNvbhgEIAEoCzIWLmdvb2dsZS5wcm90b2J1Zi5WYWx1ZUgAEhsKBmJpbmFyeRgFIAEoDEIJukgGegQYgIBASAASMwoFbWVkaWEYBiABKAsyIi5tZWRpYW1lc2guYXBpLm1lZGlhLnYxLk1lZGlhVmFsdWVIABI5CgZzdHJlYW0YByABKAsyJy5tZWRpYW1lc2guYXBpLmFnZW50LnYxLlN0cmVhbVJlZmVyZW5jZUgAQg0KBGtpbmQSBbpIAggBIjAKD1N0cmVhbVJlZmVyZW5jZRIdCglzdHJlYW1faWQYASABKAlCCrpIB3IFEAEYgAFiBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_struct, file_mediamesh_api_media_v1_media]);
+  fileDesc("CiJtZWRpYW1lc2gvYXBpL2FnZW50L3YxL3ZhbHVlLnByb3RvEhZtZWRpYW1lc2guYXBpLmFnZW50LnYxIu4BCgVWYWx1ZRIOCgR0ZXh0GAEgASgJSAASEAoGbnVtYmVyGAIgASgBSAASEQoHYm9vbGVhbhgDIAEoCEgAEiYKBGpzb24YBCABKAsyFi5nb29nbGUucHJvdG9idWYuVmFsdWVIABIQCgZiaW5hcnkYBSABKAxIABIzCgVtZWRpYRgGIAEoCzIiLm1lZGlhbWVzaC5hcGkubWVkaWEudjEuTWVkaWFWYWx1ZUgAEjkKBnN0cmVhbRgHIAEoCzInLm1lZGlhbWVzaC5hcGkuYWdlbnQudjEuU3RyZWFtUmVmZXJlbmNlSABCBgoEa2luZCIkCg9TdHJlYW1SZWZlcmVuY2USEQoJc3RyZWFtX2lkGAEgASgJYgZwcm90bzM", [file_google_protobuf_struct, file_mediamesh_api_media_v1_media]);
 
 /**
  * A value on a pin.

@@ -4,7 +4,6 @@
 
 import type { GenFile, GenService } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
-import { file_google_api_annotations } from "../../../../google/api/annotations_pb.js";
 import type { HttpBodySchema } from "../../../../google/api/httpbody_pb.js";
 import { file_google_api_httpbody } from "../../../../google/api/httpbody_pb.js";
 import type { WatchExecutionRequestSchema } from "./flow_service_pb.js";
@@ -14,7 +13,7 @@ import { file_mediamesh_api_flow_v1_flow_service } from "./flow_service_pb.js";
  * Describes the file mediamesh/api/flow/v1/flow_edge_service.proto.
  */
 export const file_mediamesh_api_flow_v1_flow_edge_service: GenFile = /*@__PURE__*/
-  fileDesc("Ci1tZWRpYW1lc2gvYXBpL2Zsb3cvdjEvZmxvd19lZGdlX3NlcnZpY2UucHJvdG8SFW1lZGlhbWVzaC5hcGkuZmxvdy52MTKbAQoPRmxvd0VkZ2VTZXJ2aWNlEocBChFXYXRjaEV4ZWN1dGlvblNzZRIsLm1lZGlhbWVzaC5hcGkuZmxvdy52MS5XYXRjaEV4ZWN1dGlvblJlcXVlc3QaFC5nb29nbGUuYXBpLkh0dHBCb2R5IiyC0+STAiYSJC92MS9leGVjdXRpb25zL3tleGVjdXRpb25faWR9L2V2ZW50czABYgZwcm90bzM", [file_google_api_annotations, file_google_api_httpbody, file_mediamesh_api_flow_v1_flow_service]);
+  fileDesc("Ci1tZWRpYW1lc2gvYXBpL2Zsb3cvdjEvZmxvd19lZGdlX3NlcnZpY2UucHJvdG8SFW1lZGlhbWVzaC5hcGkuZmxvdy52MTJsCg9GbG93RWRnZVNlcnZpY2USWQoRV2F0Y2hFeGVjdXRpb25Tc2USLC5tZWRpYW1lc2guYXBpLmZsb3cudjEuV2F0Y2hFeGVjdXRpb25SZXF1ZXN0GhQuZ29vZ2xlLmFwaS5IdHRwQm9keTABYgZwcm90bzM", [file_google_api_httpbody, file_mediamesh_api_flow_v1_flow_service]);
 
 /**
  * The same events for clients that speak plain HTTP; Envoy's transcoder is its only caller.

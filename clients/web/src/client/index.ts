@@ -1,0 +1,13 @@
+export { BACKOFF, type BackoffPolicy } from "./backoff.js";
+export { DOMAIN, MeshError, type FieldViolation } from "./errors.js";
+export {
+  createMesh,
+  type CallInit,
+  type FlowInputs,
+  type FlowText,
+  type Mesh,
+  type MeshInit,
+  type RunInit,
+  type WatchInit,
+} from "./mesh.js";
+export { imageValue, INLINE_LIMIT_BYTES, jsonOf } from "./values.js";

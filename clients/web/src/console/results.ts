@@ -1,0 +1,39 @@
+import { html } from "./element.js";
+import type { Label } from "./run.js";
+
+const PERCENT = new Intl.NumberFormat("en", { style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1 });
+
+/** Labels as bars, most likely first. */
+export class ResultsView {
+  constructor(readonly host: HTMLElement) {}
+
+  clear(): void {
+    this.host.replaceChildren();
+  }
+
+  show(labels: readonly Label[]): void {
+    this.host.replaceChildren(...labels.map(row));
+    // A bar grows from nothing once it is on the page; its width is set from here, as the page allows no inline styles.
+    requestAnimationFrame(() => {
+      for (const [index, bar] of this.host.querySelectorAll<HTMLElement>(".bar > i").entries()) {
+        bar.style.width = `${Math.max(0.4, Math.min(1, labels[index]?.probability ?? 0) * 100)}%`;
+      }
+    });
+  }
+}
+
+function row({ label, probability }: Label): HTMLLIElement {
+  const [name = label, ...synonyms] = label.split(", ");
+  return html(
+    "li",
+    {},
+    html(
+      "span",
+      { class: "label", title: label },
+      name,
+      ...(synonyms.length > 0 ? [html("small", {}, synonyms.join(", "))] : []),
+    ),
+    html("span", { class: "percent" }, PERCENT.format(probability)),
+    html("span", { class: "bar", "aria-hidden": "true" }, html("i")),
+  );
+}

@@ -1,0 +1,3 @@
+import { Console } from "./console/console.js";
+
+void new Console(location.origin).open();
