@@ -1,0 +1,102 @@
+"""The frame that opens a run, against the agent's manifest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from google.protobuf import json_format
+
+from mediamesh.agent.pins import Violation, check_value, from_value, to_value
+from mediamesh.api.agent.v1.pin_pb2 import PinType
+from mediamesh.wire.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from mediamesh.api.agent.v1.agent_service_pb2 import OpenRun
+    from mediamesh.api.agent.v1.manifest_pb2 import Manifest
+    from mediamesh.api.agent.v1.pin_pb2 import Pin
+
+__all__ = ["Opening", "check_opening"]
+
+
+class Opening(NamedTuple):
+    """What a run starts with, as its agent sees it."""
+
+    inputs: dict[str, Any]
+    params: dict[str, Any]
+
+
+def check_opening(manifest: Manifest, open_run: OpenRun) -> Opening:
+    """Return the inputs and the parameters of a run, defaults filled in.
+
+    Raises:
+        InvalidRequest: an input or a parameter is missing, not declared, of the wrong type or beyond a limit; one
+            violation for each, its field being ``inputs.{pin}``, ``stream_inputs.{pin}`` or ``params.{name}``. It is a
+            subclass where all violations are of that class.
+    """
+    params = _params(manifest, open_run)
+    problems = [*_input_problems(manifest, open_run), *_param_problems(manifest.params, params)]
+    if problems:
+        kinds = {violation.kind for _, violation in problems}
+        kind = kinds.pop() if len(kinds) == 1 else InvalidRequest
+        raise kind.of_fields(((field, violation.text) for field, violation in problems), agent=manifest.id)
+    return Opening({name: from_value(value) for name, value in open_run.inputs.items()}, params)
+
+
+def _params(manifest: Manifest, open_run: OpenRun) -> dict[str, Any]:
+    defaults = {
+        pin.name: json_format.MessageToDict(pin.default_value)
+        for pin in manifest.params
+        if pin.HasField("default_value")
+    }
+    given = defaults | json_format.MessageToDict(open_run.params)
+    return {name: int(value) if _is_whole(value) else value for name, value in given.items()}
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, float) and value.is_integer()
+
+
+def _input_problems(manifest: Manifest, open_run: OpenRun) -> Iterator[tuple[str, Violation]]:
+    pins = {pin.name: pin for pin in manifest.inputs}
+    for name, value in open_run.inputs.items():
+        if pin := pins.get(name):
+            yield from ((f"inputs.{name}", violation) for violation in check_value(pin, value))
+        else:
+            yield f"inputs.{name}", _unknown("input", pins)
+        if value.HasField("stream"):
+            yield f"inputs.{name}", Violation(InvalidRequest, "its chunks must come as frames, not as a reference")
+    for name in open_run.stream_inputs:
+        if name not in pins:
+            yield f"stream_inputs.{name}", _unknown("input", pins)
+        elif pins[name].type != PinType.PIN_TYPE_STREAM:
+            yield f"stream_inputs.{name}", Violation(InvalidRequest, "is no stream: it takes a single value")
+    for name, pin in pins.items():
+        if not pin.optional and name not in open_run.inputs and name not in open_run.stream_inputs:
+            yield f"inputs.{name}", Violation(InvalidRequest, "is required")
+
+
+def _param_problems(declared: Iterable[Pin], params: dict[str, Any]) -> Iterator[tuple[str, Violation]]:
+    pins = {pin.name: pin for pin in declared}
+    for name, given in params.items():
+        if pin := pins.get(name):
+            yield from ((f"params.{name}", violation) for violation in _param_violations(pin, given))
+        else:
+            yield f"params.{name}", _unknown("parameter", pins)
+    for name, pin in pins.items():
+        if not pin.optional and name not in params:
+            yield f"params.{name}", Violation(InvalidRequest, "is required")
+
+
+def _param_violations(pin: Pin, given: object) -> Iterator[Violation]:
+    try:
+        value = to_value(pin, given)
+    except TypeError as error:
+        yield Violation(InvalidRequest, str(error))
+    else:
+        yield from check_value(pin, value)
+
+
+def _unknown(what: str, known: Iterable[str]) -> Violation:
+    return Violation(InvalidRequest, f"the agent has no such {what}; it has {', '.join(known) or 'none'}")

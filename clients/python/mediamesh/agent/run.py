@@ -1,0 +1,93 @@
+"""One run, as its agent sees it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from mediamesh.api.agent.v1.agent_service_pb2 import Cost, RunResponse
+from mediamesh.api.media.v1.media_pb2 import MediaValue
+from mediamesh.api.stream.v1.chunk_pb2 import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from mediamesh.agent.inbox import Inbox
+    from mediamesh.agent.media import MediaSource
+    from mediamesh.agent.opening import Opening
+    from mediamesh.agent.output import Output, Outputs
+    from mediamesh.api.agent.v1.agent_service_pb2 import RunContext
+    from mediamesh.api.stream.v1.chunk_pb2 import Chunk
+
+__all__ = ["Run"]
+
+
+class Run:
+    """Inputs, parameters, and the ways to answer.
+
+    Attributes:
+        context: The flow, execution and node that the run belongs to.
+        inputs: Single values by pin, by its type: str, float, bool, bytes, what JSON gives, or a MediaValue. An
+            optional input that is not connected is absent.
+        params: Parameters by name, defaults filled in; a whole number is an int.
+    """
+
+    def __init__(
+        self,
+        *,
+        context: RunContext,
+        opening: Opening,
+        inbox: Inbox,
+        outputs: Outputs,
+        media: MediaSource,
+        deadline: float | None,
+    ) -> None:
+        self.context = context
+        self.inputs: Mapping[str, Any] = opening.inputs
+        self.params: Mapping[str, Any] = opening.params
+        self._inbox, self._outputs, self._media, self._deadline = inbox, outputs, media, deadline
+
+    def time_left(self) -> float | None:
+        """Return the seconds until the caller's deadline, to hand on as a timeout; None when it set none."""
+        if self._deadline is None:
+            return None
+        return max(0.0, self._deadline - asyncio.get_running_loop().time())
+
+    async def download(self, pin: str) -> bytes:
+        """Return all bytes of a media input.
+
+        Raises:
+            MediaTooLarge: it exceeds what this server lets a run download.
+            NotFound: the store does not have it.
+        """
+        return b"".join([piece async for piece in self.read(pin)])
+
+    def read(self, pin: str) -> AsyncIterator[bytes]:
+        """Iterate over the bytes of a media input without holding all of them."""
+        value = self.inputs[pin]
+        if not isinstance(value, MediaValue):
+            raise TypeError(f"input {pin!r} is no media")
+        return self._media.read(value, timeout=self.time_left())
+
+    def stream(self, pin: str) -> AsyncIterator[Chunk]:
+        """Iterate over the chunks of a stream input as they come; read all stream inputs side by side.
+
+        They share one connection, and a pin that nobody reads holds up the others once its queue is full.
+        """
+        return self._inbox.stream(pin)
+
+    async def give(self, pin: str, output: Output) -> None:
+        """Send an output before the run is over; the others are what ``process`` returns."""
+        await self._outputs.give(pin, output)
+
+    async def emit(self, pin: str, chunk: Chunk | str) -> None:
+        """Send the next chunk of a stream output; waits while the caller is slower."""
+        await self._outputs.emit(pin, chunk)
+
+    async def progress(self, percent: float, message: str = "") -> None:
+        """Tell how far the run is, 0 to 100."""
+        await self._outputs.send(RunResponse(progress=Progress(percent=percent, message=message)))
+
+    async def cost(self, item: str, quantity: float, usd: float = 0.0) -> None:
+        """Tell what was used since the last time, such as ``llm.input_tokens``, and its price in US dollars."""
+        await self._outputs.send(RunResponse(cost=Cost(item=item, quantity=quantity, usd=usd)))

@@ -1,0 +1,67 @@
+"""AgentService as the SDK serves it."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from mediamesh.agent.pins import type_name
+from mediamesh.api.agent.v1.agent_service_pb2 import Capabilities, DescribeResponse
+from mediamesh.api.agent.v1.agent_service_pb2_grpc import AgentServiceServicer
+from mediamesh.kit.boundary import time_left
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+
+    import grpc
+
+    from mediamesh.agent.host import AgentHost
+    from mediamesh.agent.settings import AgentSettings
+    from mediamesh.api.agent.v1.agent_service_pb2 import DescribeRequest, RunRequest, RunResponse
+    from mediamesh.api.agent.v1.manifest_pb2 import Manifest
+    from mediamesh.api.agent.v1.pin_pb2 import Pin
+
+    Context = grpc.aio.ServicerContext[Any, Any]
+
+__all__ = ["AgentServicer"]
+
+
+class AgentServicer(AgentServiceServicer):
+    """The wire's side of an agent host."""
+
+    def __init__(self, host: AgentHost, settings: AgentSettings) -> None:
+        self._host, self._settings = host, settings
+
+    async def Describe(self, request: DescribeRequest, context: Context) -> DescribeResponse:
+        """Tell which agents there are."""
+        manifests = self._host.manifests(request.agent_id)
+        return DescribeResponse(
+            agents=manifests, capabilities=_capabilities(manifests, max_media_bytes=self._settings.max_media_bytes)
+        )
+
+    async def Run(self, request_iterator: AsyncIterator[RunRequest], context: Context) -> AsyncIterator[RunResponse]:
+        """Run an agent once."""
+        run = self._host.start(request_iterator, time_left(context))
+        context.add_done_callback(lambda _: run.cancel())  # type: ignore[arg-type] # the stub knows only a protocol
+        async for response in run:
+            yield response
+
+
+def _capabilities(manifests: Iterable[Manifest], *, max_media_bytes: int) -> Capabilities:
+    inputs = {name for manifest in manifests for name in _modalities(manifest.modalities.input, manifest.inputs)}
+    outputs = {name for manifest in manifests for name in _modalities(manifest.modalities.output, manifest.outputs)}
+    return Capabilities(
+        runtime="mediamesh-python",
+        version=version("mediamesh"),
+        streaming=True,
+        input_modalities=sorted(inputs),
+        output_modalities=sorted(outputs),
+        max_media_size_mb=max_media_bytes / 1e6,
+        supported_transports=["grpc"],
+    )
+
+
+def _modalities(declared: Iterable[str], pins: Iterable[Pin]) -> set[str]:
+    """Return what the manifest declares, else what its pins say; everything that is no media counts as text."""
+    media = {"image", "audio", "video", "document"}
+    return set(declared) or {type_name(pin) if type_name(pin) in media else "text" for pin in pins}

@@ -1,0 +1,25 @@
+"""Settings of a server that runs agents."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from mediamesh.kit.settings import ServerSettings
+
+__all__ = ["AgentSettings"]
+
+
+class AgentSettings(ServerSettings):
+    """Where an agent server finds the media service, and how much it takes on at once."""
+
+    section = "agent"
+
+    media_address: str = Field(
+        default="", description="host:port of the media service; empty for agents that take no media."
+    )
+    max_concurrent_runs: int = Field(
+        default=1000, ge=1, le=100_000, description="Runs in progress at once; the next is refused."
+    )
+    max_media_bytes: int = Field(
+        default=100 * 1024 * 1024, ge=1, description="Most bytes of one media value that a run may download."
+    )
