@@ -14,6 +14,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from mediamesh.kit.boundary import Boundary
+from mediamesh.kit.reflection import service_names
 from mediamesh.kit.settings import ServerSettings
 
 __all__ = ["Part", "serving", "until_signalled"]
@@ -62,8 +63,9 @@ async def serving(settings: ServerSettings, *parts: Part) -> AsyncGenerator[int]
         part.register(server)
     status = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(status, server)
-    names = [name for part in parts for name in part.services]
-    reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+    if settings.reflection:
+        names = {name for part in parts for name in part.services}
+        reflection.enable_server_reflection(sorted(names.union(service_names())), server)
     try:
         port = server.add_insecure_port(f"{settings.host}:{settings.port}")
     except RuntimeError as error:

@@ -119,3 +119,4 @@ class ServerSettings(Settings):
     max_concurrent_calls: int = Field(
         default=2000, ge=1, le=1_000_000, description="Calls served at once; the next is refused."
     )
+    reflection: bool = Field(default=True, description="Whether the server tells about the services of the mesh.")

@@ -1,17 +1,23 @@
-"""The log file of one program: bounded, with the one before it kept, and echoed line by line."""
+"""The log file of one program: bounded, with what came before it kept, and echoed line by line."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, BinaryIO, Self
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-__all__ = ["Log"]
+__all__ = ["Log", "rotate"]
 
 _MAX_BYTES = 16 * 1024 * 1024
 _MAX_LINE_BYTES = 8 * 1024
+
+
+def rotate(path: Path) -> None:
+    """Keep a log as ``NAME.log.1`` in place of the one before it."""
+    if path.exists():
+        path.replace(path.with_name(f"{path.name}.1"))
 
 
 class Log:
@@ -25,7 +31,8 @@ class Log:
 
     def __enter__(self) -> Self:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self._opened()
+        self._file = self._path.open("ab", buffering=0)
+        self._size = self._file.tell()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -37,7 +44,9 @@ class Log:
             return
         if self._size + len(data) > self._max_bytes:
             self._file.close()
-            self._file = self._opened()
+            rotate(self._path)
+            self._file = self._path.open("wb", buffering=0)
+            self._size = 0
         self._file.write(data)
         self._size += len(data)
         if self._echo is not None:
@@ -47,9 +56,3 @@ class Log:
             if len(self._rest) > _MAX_LINE_BYTES:
                 self._echo(self._rest.decode(errors="replace"))
                 self._rest = b""
-
-    def _opened(self) -> BinaryIO:
-        if self._path.exists():
-            self._path.replace(self._path.with_name(f"{self._path.name}.1"))
-        self._size = 0
-        return self._path.open("wb", buffering=0)

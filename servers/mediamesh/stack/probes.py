@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
@@ -31,8 +31,8 @@ async def pong(port: int) -> None:
             raise NotReady(answer.decode(errors="replace").strip())
 
 
-async def http_request(method: str, url: str, headers: Mapping[str, str] | None = None) -> int:
-    """Return the status that a request without a body gets; the body of the answer is left unread."""
+async def http_request(method: str, url: str, headers: Mapping[str, str] | None = None) -> tuple[int, str]:
+    """Return status and raw body of the answer to a request without a body."""
     parts = urlsplit(url)
     fields = {"Host": parts.netloc, "Content-Length": "0", "Connection": "close", **(headers or {})}
     head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
@@ -42,12 +42,14 @@ async def http_request(method: str, url: str, headers: Mapping[str, str] | None 
         line = await reader.readline()
         if not line.startswith(b"HTTP/"):
             raise NotReady("the connection was closed without an answer")
-        return int(line.split()[1])
+        _, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        return int(line.split()[1]), body.decode(errors="replace")
 
 
 async def http_status(url: str, *, wanted: int = 200) -> None:
     """Ask for a page and expect its status."""
-    if (status := await http_request("GET", url)) != wanted:
+    status, _ = await http_request("GET", url)
+    if status != wanted:
         raise NotReady(f"{url} answers {status}")
 
 
@@ -67,7 +69,7 @@ async def bucket_exists(endpoint: str, bucket: str, *, access_key: str, secret_k
     key = f"AWS4{secret_key}".encode()
     for step in (*scope.split("/"), text):
         key = hmac.digest(key, step.encode(), "sha256")
-    status = await http_request(
+    status, _ = await http_request(
         "HEAD",
         f"{endpoint}/{bucket}",
         {
@@ -87,7 +89,12 @@ async def grpc_serving(address: str, service: str = "") -> None:
     options = [("grpc.use_local_subchannel_pool", 1)]
     async with grpc.aio.insecure_channel(address, options=options) as channel:
         request = health_pb2.HealthCheckRequest(service=service)
-        answer = await health_pb2_grpc.HealthStub(channel).Check(request, timeout=1)
+        check = channel.unary_unary(
+            "/grpc.health.v1.Health/Check",
+            request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+            response_deserializer=health_pb2.HealthCheckResponse.FromString,
+        )
+        answer = await check(request, timeout=1)
     if answer.status != health_pb2.HealthCheckResponse.SERVING:
         raise NotReady(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
 

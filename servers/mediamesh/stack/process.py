@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 from mediamesh.stack.log import Log
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Sequence
     from pathlib import Path
 
     from mediamesh.stack.programs import Program
 
-__all__ = ["Process", "ProgramFailed", "running", "start", "until_ready"]
+__all__ = ["Process", "ProgramFailed", "running"]
 
 _PROBE_PERIOD_SECONDS = 0.05
 _PROBE_TIMEOUT_SECONDS = 2.0
@@ -83,25 +83,30 @@ class Process(asyncio.SubprocessProtocol):
 
 
 @asynccontextmanager
-async def running(program: Program, log: Path) -> AsyncGenerator[Process]:
+async def running(program: Program, log: Path, *, echo: Callable[[str], None] | None = None) -> AsyncGenerator[Process]:
     """Start a program, yield it when it is ready, and stop it.
+
+    Args:
+        program: What to run.
+        log: File that takes what it says, after what is there.
+        echo: Takes what it says too, line by line.
 
     Raises:
         ProgramFailed: it does not become ready.
     """
-    with Log(log) as sink:
-        process = await start(program, sink)
+    with Log(log, echo=echo) as sink:
+        process = await _started(program, sink)
         try:
-            await until_ready(program, process, log)
+            await _until_ready(program, process, log)
             yield process
         finally:
             await process.stop(program.stop_seconds)
 
 
-async def start(program: Program, log: Log) -> Process:
-    """Start a program in a process group of its own, with its output in the log.
+async def _started(program: Program, log: Log) -> Process:
+    """Start a program in a process group of its own.
 
-    The caller stops it. There is no ``preexec_fn``: with one Python forks, and a fork of a process in which gRPC runs
+    There is no ``preexec_fn``: with one Python forks, and a fork of a process in which gRPC runs
     aborts or hangs in gRPC's fork handlers; without one it uses vfork.
     """
     _, process = await asyncio.get_running_loop().subprocess_exec(
@@ -117,12 +122,7 @@ async def start(program: Program, log: Log) -> Process:
     return process
 
 
-async def until_ready(program: Program, process: Process, log: Path) -> None:
-    """Wait until the program's probe answers.
-
-    Raises:
-        ProgramFailed: it ends first, or the probe does not answer in time.
-    """
+async def _until_ready(program: Program, process: Process, log: Path) -> None:
     deadline = time.monotonic() + program.ready_seconds
     problem = ""
     while time.monotonic() < deadline:

@@ -33,6 +33,7 @@ class Program:
         ports: Ports that it listens on, by the variable that sets them.
         needs: Names of the programs that must be ready first.
         before_stop: Awaited before SIGTERM is sent: lets a door close softly.
+        is_quiet: Whether what it says goes to its log alone, and not to the console too.
         ready_seconds: How long it may take to answer.
         stop_seconds: How long it may take to end after SIGTERM.
     """
@@ -44,6 +45,7 @@ class Program:
     ports: Mapping[str, int] = field(default_factory=dict)
     needs: Sequence[str] = ()
     before_stop: Callable[[], Awaitable[None]] | None = None
+    is_quiet: bool = False
     ready_seconds: float = 30.0
     stop_seconds: float = 8.0
 
@@ -65,8 +67,11 @@ def valkey(*, port: int, data: Path, fsync: str = "everysec") -> Program:
         "save": "",
         "loglevel": "warning",
     }
-    argv = [_valkey_server(), *(word for name, value in options.items() for word in (f"--{name}", value))]
-    return Program(name="valkey", argv=argv, probe=partial(pong, port), ports={"VALKEY_PORT": port})
+    argv: list[str | Path] = [
+        _valkey_server(),
+        *(word for name, value in options.items() for word in (f"--{name}", value)),
+    ]
+    return Program(name="valkey", argv=argv, probe=partial(pong, port), ports={"MEDIAMESH_UP_VALKEY_PORT": port})
 
 
 def seaweedfs(
@@ -112,14 +117,15 @@ def seaweedfs(
         argv=argv,
         probe=partial(bucket_exists, endpoint, bucket, access_key=access_key, secret_key=secret_key),
         env={"AWS_ACCESS_KEY_ID": access_key, "AWS_SECRET_ACCESS_KEY": secret_key, "GOMEMLIMIT": f"{memory_mib}MiB"},
-        ports={f"{_variable(part)}_PORT": ports[part] for part in SEAWEEDFS_PORTS}
-        | {f"{_variable(part)}_PORT (its gRPC port, 10000 above)": ports[part] + GRPC_TWIN for part in SEAWEEDFS_PORTS},
+        ports={_variable(part): ports[part] for part in SEAWEEDFS_PORTS}
+        | {f"{_variable(part)} (10000 less, for gRPC)": ports[part] + GRPC_TWIN for part in SEAWEEDFS_PORTS},
+        is_quiet=True,
         stop_seconds=6.0,  # after uploads that were broken off it takes its time, and killing it is safe
     )
 
 
 def _variable(part: str) -> str:
-    return "S3" if part == "s3" else f"S3_{part.upper()}"
+    return "MEDIAMESH_UP_S3_PORT" if part == "s3" else f"MEDIAMESH_UP_S3_{part.upper()}_PORT"
 
 
 def _valkey_server() -> Path:

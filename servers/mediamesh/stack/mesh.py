@@ -1,0 +1,118 @@
+"""The programs of a mesh on one machine, and how they find each other."""
+
+from __future__ import annotations
+
+import json
+import sys
+from functools import partial
+from typing import TYPE_CHECKING
+
+from mediamesh.kit.process import SERVERS
+from mediamesh.kit.settings import CommonSettings
+from mediamesh.stack.envoy import Door, envoy
+from mediamesh.stack.probes import grpc_serving
+from mediamesh.stack.programs import SEAWEEDFS_PORTS, Program, seaweedfs, valkey
+from mediamesh.stack.settings import UpSettings, own_ports
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mediamesh.stack.folder import Folder
+
+__all__ = ["programs"]
+
+# What must be there before a server starts. What a server can wait for by itself is not in here: its health says so.
+_NEEDS = {"media": ("seaweedfs",), "orchestrator": ("valkey",)}
+
+
+def programs(settings: UpSettings, folder: Folder) -> list[Program]:
+    """Return all programs, in the order in which they start; they stop in reverse."""
+    ports = folder.ports(_wanted_ports(settings))
+    access_key, secret_key = folder.s3_keys()
+    env = _environment(settings, ports, access_key, secret_key)
+    store = seaweedfs(
+        ports={part: ports[part] for part in SEAWEEDFS_PORTS},
+        data=folder.of("seaweedfs"),
+        access_key=access_key,
+        secret_key=secret_key,
+        bucket=settings.s3_bucket,
+        memory_mib=settings.s3_memory_mib,
+    )
+    return [
+        valkey(port=ports["valkey"], data=folder.of("valkey"), fsync=settings.valkey_fsync),
+        store,
+        *(_server(name, ports, env[name]) for name in SERVERS),
+        envoy(_door(settings, ports, folder)),
+    ]
+
+
+def _wanted_ports(settings: UpSettings) -> dict[str, int | None]:
+    wanted = {
+        "door": settings.port,
+        "envoy": settings.admin_port,
+        "valkey": settings.valkey_port,
+        "s3": settings.s3_port,
+    }
+    wanted |= {part: getattr(settings, f"s3_{part}_port") for part in SEAWEEDFS_PORTS if part != "s3"}
+    for name in SERVERS:
+        wanted[name], wanted[f"{name} metrics"] = own_ports(name)
+    return wanted
+
+
+def _server(name: str, ports: Mapping[str, int], env: Mapping[str, str]) -> Program:
+    """Return one of our servers, in a process of its own."""
+    port, metrics_port = ports[name], ports[f"{name} metrics"]
+    prefix = f"MEDIAMESH_{name.upper()}"
+    variables = {f"{prefix}_PORT": port, f"{prefix}_METRICS_PORT": metrics_port}
+    return Program(
+        name=name,
+        argv=[sys.executable, "-m", f"mediamesh.{name}"],
+        probe=partial(grpc_serving, f"127.0.0.1:{port}"),
+        env={f"{prefix}_HOST": "127.0.0.1", **{key: str(value) for key, value in variables.items()}, **env},
+        ports=variables,
+        needs=_NEEDS.get(name, ()),
+    )
+
+
+def _environment(
+    settings: UpSettings, ports: Mapping[str, int], access_key: str, secret_key: str
+) -> dict[str, dict[str, str]]:
+    """Return the variables of each server that tell it where the others are."""
+    address = {name: f"127.0.0.1:{ports[name]}" for name in SERVERS}
+    return {
+        "media": {
+            "MEDIAMESH_MEDIA_ENDPOINT_URL": f"http://127.0.0.1:{ports['s3']}",
+            "MEDIAMESH_MEDIA_ACCESS_KEY": access_key,
+            "MEDIAMESH_MEDIA_SECRET_KEY": secret_key,
+            "MEDIAMESH_MEDIA_BUCKET": settings.s3_bucket,
+        },
+        "inference": {"MEDIAMESH_INFERENCE_MODEL_REPOSITORY": str(settings.model_repository.absolute())},
+        "agents": {
+            "MEDIAMESH_AGENTS_INFERENCE_ADDRESS": address["inference"],
+            "MEDIAMESH_AGENTS_MEDIA_ADDRESS": address["media"],
+        },
+        "orchestrator": {
+            "MEDIAMESH_ORCHESTRATOR_VALKEY_URL": f"redis://127.0.0.1:{ports['valkey']}/0",
+            "MEDIAMESH_ORCHESTRATOR_MEDIA_ADDRESS": address["media"],
+            "MEDIAMESH_ORCHESTRATOR_AGENT_ADDRESSES": json.dumps([address["agents"], *settings.extra_agents]),
+        },
+    }
+
+
+def _door(settings: UpSettings, ports: Mapping[str, int], folder: Folder) -> Door:
+    common = CommonSettings.load()
+    return Door(
+        host=settings.host,
+        port=settings.port,
+        admin_port=ports["envoy"],
+        servers={name: [("127.0.0.1", ports[name])] for name in SERVERS},
+        template=settings.envoy_template,
+        folder=folder.of("envoy"),
+        access_log=folder.logs / "access.jsonl",
+        web=settings.web.absolute(),
+        cors_origins=settings.cors_origins,
+        otlp_endpoint=common.otlp_endpoint,
+        trace_ratio=common.trace_ratio,
+        concurrency=settings.envoy_concurrency,
+        drain_seconds=settings.drain_seconds,
+    )
