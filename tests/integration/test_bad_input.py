@@ -5,7 +5,7 @@ import io
 import struct
 import zlib
 
-import numpy
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -132,9 +132,9 @@ graph:
 async def test_an_unknown_model_and_a_wrong_shape_are_refused_by_name(mesh) -> None:
     async with connect(mesh.door) as channel, InferenceClient(channel) as inference:
         with pytest.raises(MeshError, match="nobody"):
-            await inference.infer("nobody", {"x": numpy.zeros((1, 2), numpy.float32)})
+            await inference.infer("nobody", {"x": np.zeros((1, 2), np.float32)})
         with pytest.raises(MeshError, match="input"):
-            wrong = numpy.zeros((1, 3, 10, 10), numpy.float32)
+            wrong = np.zeros((1, 3, 10, 10), np.float32)
             await inference.infer("efficientnet_lite0_int8", {"input": wrong})
 
 

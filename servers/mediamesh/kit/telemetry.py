@@ -1,7 +1,7 @@
 """Traces and metrics of a process, on the OpenTelemetry SDK.
 
-Metrics are offered to Prometheus on ``/metrics`` of the server's metrics port. Every call has a trace, so that log lines
-carry its id; spans are recorded only where an OTLP endpoint is set to send them to.
+Metrics are offered to Prometheus on ``/metrics`` of the server's metrics port. Every call has a trace, so that log
+lines carry its id; spans are recorded only where an OTLP endpoint is set to send them to.
 """
 
 from __future__ import annotations

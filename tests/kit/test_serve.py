@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from mediamesh.kit.serve import Part, serving
+from mediamesh.kit.settings import ServerSettings
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+class Dependency:
+    def __init__(self) -> None:
+        self.there = True
+        self.drained = asyncio.Event()
+
+    async def check(self) -> None:
+        if not self.there:
+            raise ConnectionError("the store is gone")
+
+    async def drain(self) -> None:
+        self.drained.set()
+
+
+async def test_health_follows_what_a_part_depends_on() -> None:
+    dependency = Dependency()
+    part = Part(services=["test.Service"], register=lambda server: None, check=dependency.check)
+    async with serving(ServerSettings(), part) as port, grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service="test.Service"))
+        states = aiter(watch)
+        async with asyncio.timeout(10):
+            while (await anext(states)).status != SERVING:
+                pass
+            dependency.there = False
+            assert (await anext(states)).status == NOT_SERVING
+            dependency.there = True
+            assert (await anext(states)).status == SERVING
+        watch.cancel()
+
+
+async def test_a_server_that_stops_says_so_before_it_drains() -> None:
+    dependency = Dependency()
+    part = Part(services=["test.Service"], register=lambda server: None, drain=dependency.drain)
+    states = []
+    async with asyncio.timeout(10), grpc_watch(part) as (watch, stop):
+        async for answer in watch:
+            states.append(answer.status)
+            if answer.status == SERVING:
+                stop.set()
+            if answer.status == NOT_SERVING and SERVING in states:
+                break
+    assert dependency.drained.is_set()
+
+
+class grpc_watch:  # noqa: N801 - reads as the function that it is
+    """A server that runs until ``stop`` is set, and a health watch on it."""
+
+    def __init__(self, part: Part) -> None:
+        self._part = part
+
+    async def __aenter__(self):
+        started = asyncio.get_running_loop().create_future()
+        stop = asyncio.Event()
+
+        async def run() -> None:
+            async with serving(ServerSettings(grace_seconds=5), self._part) as port:
+                started.set_result(port)
+                await stop.wait()
+
+        self._server = asyncio.ensure_future(run())
+        self._channel = grpc.aio.insecure_channel(f"127.0.0.1:{await started}")
+        stub = health_pb2_grpc.HealthStub(self._channel)
+        return stub.Watch(health_pb2.HealthCheckRequest(service="test.Service")), stop
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._channel.close()
+        await self._server
