@@ -110,7 +110,7 @@ async def _healthy(mesh, name: str, old: int) -> None:
     async with asyncio.timeout(30):
         while True:
             lines = (mesh.data / "up.log").read_text(errors="replace")
-            if lines.count(f"{name} ready") >= 2:
+            if lines.count(f"{name} is ready") >= 2:
                 return
             await asyncio.sleep(0.05)
 

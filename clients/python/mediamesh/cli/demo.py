@@ -19,8 +19,6 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from mediamesh.stack.ports import free_ports
-
 __all__ = ["MeshProcess", "demo", "mesh_up"]
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
@@ -71,6 +69,9 @@ def mesh_up(data: Path, **environment: str) -> Generator[MeshProcess]:
     Raises:
         RuntimeError: it ended or was not ready within a minute; the text ends with its last lines.
     """
+    # Only here: a client can do without all that a mesh is made of.
+    from mediamesh.stack.ports import free_ports  # noqa: PLC0415
+
     (port,) = free_ports(1)
     log = data / "up.log"
     with log.open("wb") as output:
