@@ -37,9 +37,7 @@ class MediaSource:
             yield value.inline
             return
         if self._client is None:
-            raise FailedPrecondition(
-                "This agent server has no media service: set media_address (MEDIAMESH_AGENT_MEDIA_ADDRESS=host:port)."
-            )
+            raise FailedPrecondition("This agent server knows no media service: its setting media_address is empty.")
         self._check(value.ref.size_bytes)
         read = 0
         async for piece in self._client.read(value.ref.url, timeout=timeout):

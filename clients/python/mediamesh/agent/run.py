@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mediamesh.api.agent.v1.agent_service_pb2 import Cost, RunResponse
 from mediamesh.api.media.v1.media_pb2 import MediaValue
 from mediamesh.api.stream.v1.chunk_pb2 import Progress
+from mediamesh.wire.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -52,6 +53,17 @@ class Run:
         if self._deadline is None:
             return None
         return max(0.0, self._deadline - asyncio.get_running_loop().time())
+
+    def whole(self, param: str) -> int:
+        """Return a parameter that has no use for a fraction.
+
+        Raises:
+            InvalidRequest: it has one.
+        """
+        value = self.params[param]
+        if not isinstance(value, int):
+            raise InvalidRequest.of_field(f"params.{param}", f"must be a whole number, is {value}")
+        return value
 
     async def download(self, pin: str) -> bytes:
         """Return all bytes of a media input.

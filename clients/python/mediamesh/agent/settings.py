@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from mediamesh.kit.settings import ServerSettings
@@ -12,7 +14,7 @@ __all__ = ["AgentSettings"]
 class AgentSettings(ServerSettings):
     """Where an agent server finds the media service, and how much it takes on at once."""
 
-    section = "agent"
+    section: ClassVar[str] = "agent"
 
     media_address: str = Field(
         default="", description="host:port of the media service; empty for agents that take no media."

@@ -1,0 +1,34 @@
+"""Composition root of the agents server."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from mediamesh.agent import agents_part
+from mediamesh.agents.image_classifier import ImageClassifier
+from mediamesh.agents.image_generator import ImageGenerator
+from mediamesh.client.channel import connect
+from mediamesh.client.inference import InferenceClient
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from mediamesh.agents.settings import Settings
+    from mediamesh.kit.serve import Part
+
+__all__ = ["app"]
+
+
+@asynccontextmanager
+async def app(settings: Settings) -> AsyncGenerator[Part]:
+    """Open the agents that ship, and what they need."""
+    async with connect(settings.inference_address) as channel, InferenceClient(channel) as inference:
+        classifier = ImageClassifier(
+            inference,
+            model=settings.classifier_model,
+            max_images=settings.max_images,
+            max_pixels=settings.max_image_pixels,
+        )
+        async with agents_part(settings, classifier, ImageGenerator()) as part:
+            yield part

@@ -1,0 +1,33 @@
+"""Settings of the agents server: ``MEDIAMESH_AGENTS_*``, or the table ``[agents]``."""
+
+from __future__ import annotations
+
+import os
+from typing import ClassVar
+
+from pydantic import Field
+
+from mediamesh.agent import AgentSettings
+
+__all__ = ["Settings"]
+
+
+class Settings(AgentSettings):
+    """Where the agents that ship find their models, and how much they decode at once."""
+
+    section: ClassVar[str] = "agents"
+
+    media_address: str = Field(default="127.0.0.1:50051", description="host:port of the media service.")
+    inference_address: str = Field(default="127.0.0.1:50052", description="host:port of the inference server.")
+    classifier_model: str = Field(
+        default="efficientnet_lite0_int8", description="Model of the image classifier on the inference server."
+    )
+    max_images: int = Field(
+        default_factory=lambda: 4 * (os.cpu_count() or 1),
+        ge=1,
+        le=1024,
+        description="Images held in memory at once; the next run waits.",
+    )
+    max_image_pixels: int = Field(
+        default=64_000_000, ge=1, description="Width times height of an image that is decoded, at most."
+    )
