@@ -15,10 +15,9 @@ from mediamesh.wire.errors import InvalidRequest
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
-    from mediamesh.client.media import MediaClient
-
     from mediamesh.api.agent.v1.pin_pb2 import PinType
     from mediamesh.api.flow.v1.flow_pb2 import Flow
+    from mediamesh.client.media import MediaClient
 
 __all__ = ["read", "values"]
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import typer
-from mediamesh.cli.demo import demo
-from mediamesh.cli.serve import serve
-from mediamesh.cli.up import up
 
+from mediamesh.cli.demo import demo
 from mediamesh.cli.flow import agents, check
 from mediamesh.cli.run import run
+from mediamesh.cli.serve import serve
+from mediamesh.cli.settings import settings
+from mediamesh.cli.up import up
 
 __all__ = ["app"]
 
@@ -24,6 +25,7 @@ app.command()(run)
 app.command()(agents)
 app.command()(serve)
 app.command()(demo)
+app.command()(settings)
 flow.command()(check)
 app.add_typer(flow, name="flow")
 
