@@ -1,0 +1,135 @@
+"""The RPCs of ``inference.GRPCInferenceService``; those without a method here answer UNIMPLEMENTED."""
+
+from __future__ import annotations
+
+import asyncio
+from importlib.metadata import version as installed_version
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from google.protobuf.message_factory import GetMessageClass
+
+from mediamesh.api.inference.v2 import inference_service_pb2 as pb
+from mediamesh.inference.stream import answers, parse
+from mediamesh.kit.boundary import time_left
+from mediamesh.wire.errors import NotFound, NotImplementedByServer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from google.protobuf.descriptor import MethodDescriptor
+
+    from mediamesh.inference.repository import Repository
+    from mediamesh.wire.infer_request import InferRequest
+
+    Context = grpc.aio.ServicerContext[Any, Any]
+
+__all__ = ["SERVICE", "InferenceServicer", "register"]
+
+_DESCRIPTOR = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+SERVICE = _DESCRIPTOR.full_name
+# These take the bytes of a request, so that tensors do not pass through protobuf.
+_BYTES = frozenset({"ModelInfer", "ModelStreamInfer"})
+
+
+class InferenceServicer:
+    """Answers for the models of a repository.
+
+    Args:
+        repository: The models.
+        stream_requests: Requests in flight on one stream.
+    """
+
+    def __init__(self, repository: Repository, *, stream_requests: int) -> None:
+        self._repository = repository
+        self._stream_requests = stream_requests
+        self._draining = asyncio.Event()
+
+    async def drain(self) -> None:
+        """Let streams answer what they have read, and end."""
+        self._draining.set()
+
+    async def ServerLive(self, request: pb.ServerLiveRequest, context: Context) -> pb.ServerLiveResponse:
+        """Answer: who can, is live."""
+        return pb.ServerLiveResponse(live=True)
+
+    async def ServerReady(self, request: pb.ServerReadyRequest, context: Context) -> pb.ServerReadyResponse:
+        """Tell whether requests are accepted; single models may be missing, see RepositoryIndex."""
+        return pb.ServerReadyResponse(ready=not self._draining.is_set())
+
+    async def ModelReady(self, request: pb.ModelReadyRequest, context: Context) -> pb.ModelReadyResponse:
+        """Tell whether a model is loaded; one that is not there is not ready, which is no error."""
+        return pb.ModelReadyResponse(ready=self._repository.has(request.name, request.version))
+
+    async def ServerMetadata(self, request: pb.ServerMetadataRequest, context: Context) -> pb.ServerMetadataResponse:
+        """Name the server and what it does beyond the basic protocol."""
+        providers = sorted({provider for model in self._repository.loaded() for provider in model.providers})
+        return pb.ServerMetadataResponse(
+            name="mediamesh",
+            version=installed_version("mediamesh"),
+            extensions=["model_configuration", "statistics", *(f"onnxruntime({name})" for name in providers)],
+        )
+
+    async def ModelMetadata(self, request: pb.ModelMetadataRequest, context: Context) -> pb.ModelMetadataResponse:
+        """Describe a model's tensors."""
+        response = self._repository.find(request.name, request.version).metadata()
+        response.versions.extend(str(model.version) for model in self._repository.loaded(request.name))
+        return response
+
+    async def ModelConfig(self, request: pb.ModelConfigRequest, context: Context) -> pb.ModelConfigResponse:
+        """Return a model's configuration, with what it really runs on."""
+        return pb.ModelConfigResponse(config=self._repository.find(request.name, request.version).config)
+
+    async def ModelStatistics(self, request: pb.ModelStatisticsRequest, context: Context) -> pb.ModelStatisticsResponse:
+        """Return the counters of one model or of all."""
+        models = self._repository.loaded(request.name, request.version)
+        return pb.ModelStatisticsResponse(model_stats=[model.batcher.statistics.snapshot() for model in models])
+
+    async def RepositoryIndex(self, request: pb.RepositoryIndexRequest, context: Context) -> pb.RepositoryIndexResponse:
+        """List the models, loaded or not."""
+        if request.repository_name:
+            raise NotFound(f"There is no repository {request.repository_name!r}; this server's has no name.")
+        index = [entry for entry in self._repository.index() if not request.ready or entry.state == "READY"]
+        return pb.RepositoryIndexResponse(models=index)
+
+    async def ModelInfer(self, data: bytes, context: Context) -> pb.ModelInferResponse:
+        """Run a model once."""
+        return await self._infer(parse(data), time_left(context))
+
+    async def ModelStreamInfer(
+        self, requests: AsyncIterator[bytes], context: Context
+    ) -> AsyncIterator[pb.ModelStreamInferResponse]:
+        """Run models, many requests in flight; no request's error ends the stream."""
+        async for response in answers(requests, self._infer, most=self._stream_requests, draining=self._draining):
+            yield response
+
+    async def _infer(self, request: InferRequest, seconds: float | None) -> pb.ModelInferResponse:
+        model = self._repository.find(request.message.model_name, request.message.model_version)
+        return await model.infer(request, seconds)
+
+
+def register(servicer: InferenceServicer, server: grpc.aio.Server) -> None:
+    """Add the servicer to a server.
+
+    The generated function would parse every request with protobuf.
+    """
+    handlers = {method.name: _handler(servicer, method) for method in _DESCRIPTOR.methods}
+    server.add_registered_method_handlers(SERVICE, handlers)
+
+
+def _handler(servicer: InferenceServicer, method: MethodDescriptor) -> grpc.RpcMethodHandler[Any, Any]:
+    make = grpc.stream_stream_rpc_method_handler if method.client_streaming else grpc.unary_unary_rpc_method_handler
+    request, response = GetMessageClass(method.input_type), GetMessageClass(method.output_type)
+    handler: grpc.RpcMethodHandler[Any, Any] = make(
+        getattr(servicer, method.name, None) or _unimplemented(method.name),
+        None if method.name in _BYTES else request.FromString,
+        response.SerializeToString,
+    )
+    return handler
+
+
+def _unimplemented(name: str) -> Any:
+    async def refuse(_request: object, _context: Context) -> None:
+        raise NotImplementedByServer(f"{name} is not implemented by this server.", method=name)
+
+    return refuse

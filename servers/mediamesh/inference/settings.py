@@ -1,0 +1,40 @@
+"""Settings of the inference server."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import DirectoryPath, Field
+
+from mediamesh.kit.settings import ServerSettings
+
+__all__ = ["Settings"]
+
+
+class Settings(ServerSettings):
+    """Read from ``MEDIAMESH_INFERENCE_*`` and the table ``[inference]``."""
+
+    section: ClassVar[str] = "inference"
+
+    model_repository: DirectoryPath = Field(
+        description="Directory of the models, in Triton's layout: NAME/config.pbtxt and NAME/VERSION/model.onnx."
+    )
+    providers: tuple[str, ...] = Field(
+        default=(),
+        description="Execution providers of onnxruntime in order of preference; none takes CUDA where it is, then CPU.",
+    )
+    cpu_threads: int = Field(
+        default=0, ge=0, le=1024, description="Cores that a model on the CPU may use; 0 means all that the process has."
+    )
+    queue_requests: int = Field(
+        default=2048, ge=1, le=1_000_000, description="Requests that wait for one model; the next is refused."
+    )
+    queue_bytes: int = Field(
+        default=512 << 20, ge=1024, le=1 << 40, description="Tensor bytes that wait for one model; more are refused."
+    )
+    stream_requests: int = Field(
+        default=2048, ge=1, le=1_000_000, description="Requests in flight on one stream; beyond it reading pauses."
+    )
+    max_message_bytes: int = Field(
+        default=64 << 20, ge=1024, le=1 << 30, description="Largest message accepted; holds a request's tensors."
+    )
