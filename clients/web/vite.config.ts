@@ -48,7 +48,11 @@ export default defineConfig(({ mode }) => ({
     reportCompressedSize: true,
     // Names without hashes: what is served is committed, and a diff of it should show what changed.
     rolldownOptions: {
-      output: { entryFileNames: "app.js", assetFileNames: "style[extname]", codeSplitting: false },
+      output: {
+        entryFileNames: "app.js",
+        assetFileNames: ({ names: [name = ""] }) => (name.endsWith(".css") ? "style.css" : "[name][extname]"),
+        codeSplitting: false,
+      },
     },
   },
   test: { include: ["test/**/*.test.ts"], server: { deps: { inline: [/@mediamesh/] } } },

@@ -41,6 +41,7 @@ export class AlertView {
 function sentenceOf(error: MeshError): string {
   if (!error.reason && error.retryable) return `The mesh cannot be reached (${error.sentence}). Is “mediamesh up” running?`;
   const said = error.sentence.trim();
-  const sentence = said.charAt(0).toUpperCase() + said.slice(1);
+  // Names of fields and agents keep their spelling.
+  const sentence = /^[a-z]+ /.test(said) ? said.charAt(0).toUpperCase() + said.slice(1) : said;
   return /[.!?…”)]$/.test(sentence) ? sentence : `${sentence}.`;
 }

@@ -1,12 +1,13 @@
 import { ExecutionState } from "@mediamesh/contracts/flow/v1/execution_pb.js";
 import CLASSIFY from "../../../examples/flows/classify.mlab?raw";
+import PHOTO from "../../../examples/media/cat.jpg";
 import { createMesh, imageValue, MeshError, type Mesh } from "../client/index.js";
 import { AlertView } from "./alert.js";
 import { byId } from "./element.js";
 import { bytes, EventsView } from "./events.js";
 import { GraphView } from "./graph.js";
 import { PictureView } from "./picture.js";
-import { ResultsView } from "./results.js";
+import { percent, ResultsView } from "./results.js";
 import { duration, Run } from "./run.js";
 
 const SOURCE = { name: "classify.mlab", yaml: CLASSIFY };
@@ -130,7 +131,7 @@ export class Console {
     }
     if (run.durationMs !== undefined) this.#total.textContent = `${duration(seenMs)}, of which ${duration(run.durationMs)} in the mesh`;
     if (run.state === ExecutionState.SUCCEEDED) {
-      this.#say(best ? `Done: ${best.label.split(", ")[0]}, ${Math.round(best.probability * 100)} %.` : "Done.");
+      this.#say(best ? `Done: ${best.label.split(", ")[0]}, ${percent(best.probability)}.` : "Done.");
     } else this.#say(run.state === ExecutionState.CANCELLED ? "Cancelled." : "Failed.");
   }
 
@@ -140,9 +141,9 @@ export class Console {
 
   async #sample(): Promise<void> {
     try {
-      const answer = await fetch("sample.jpg");
+      const answer = await fetch(PHOTO);
       if (!answer.ok) throw new MeshError(`The sample photo is not there (HTTP ${answer.status}).`, "NOT_FOUND");
-      await this.run(new File([await answer.blob()], "sample.jpg", { type: "image/jpeg" }));
+      await this.run(new File([await answer.blob()], "cat.jpg", { type: "image/jpeg" }));
     } catch (thrown) {
       this.#alert.show(thrown);
     }

@@ -1,9 +1,11 @@
+import type { JsonValue } from "@bufbuild/protobuf";
 import { timestampDate, timestampMs } from "@bufbuild/protobuf/wkt";
 import type { Value } from "@mediamesh/contracts/agent/v1/value_pb.js";
 import { ExecutionState, type ExecutionEvent } from "@mediamesh/contracts/flow/v1/execution_pb.js";
 import { jsonOf } from "../client/index.js";
 import { html } from "./element.js";
-import { duration } from "./run.js";
+import { percent } from "./results.js";
+import { duration, labelsIn } from "./run.js";
 
 const LONGEST = 500;
 
@@ -53,7 +55,7 @@ export function sentence({ event }: ExecutionEvent): string {
     case "nodeStarted":
       return `started${event.value.attempt > 1 ? `, try ${event.value.attempt}` : ""}`;
     case "nodeProgress":
-      return `${Math.round(event.value.percent)} %${event.value.message && `, ${event.value.message}`}`;
+      return `${Math.round(event.value.percent)}%${event.value.message && `, ${event.value.message}`}`;
     case "nodeOutput":
       return `gives ${event.value.pin}: ${summary(event.value.value)}`;
     case "nodeChunk":
@@ -95,7 +97,7 @@ function summary(value: Value | undefined): string {
     case "stream":
       return "a stream";
     case "json":
-      return (JSON.stringify(jsonOf(value)) ?? "").slice(0, 160);
+      return json(jsonOf(value));
     case "media": {
       const { source } = kind.value;
       if (source.case !== "ref") return source.case === "inline" ? bytes(source.value.length) : "an address";
@@ -106,6 +108,13 @@ function summary(value: Value | undefined): string {
     default:
       return "nothing";
   }
+}
+
+function json(value: JsonValue | undefined): string {
+  const labels = labelsIn(value).map(({ label, probability }) => `${label.split(", ")[0]} ${percent(probability)}`);
+  if (labels.length > 0) return labels.join(", ");
+  const text = JSON.stringify(value) ?? "";
+  return text.length > 160 ? `${text.slice(0, 159)}…` : text;
 }
 
 /** Returns a number of bytes for people. */

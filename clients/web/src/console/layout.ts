@@ -25,7 +25,7 @@ export interface Layout {
   readonly curves: readonly (Curve | undefined)[];
 }
 
-export const BOX = { width: 196, height: 68 };
+export const BOX = { width: 212, height: 68 };
 const GAP = { along: 84, across: 24 };
 const MARGIN = 10;
 

@@ -33,7 +33,12 @@ function row({ label, probability }: Label): HTMLLIElement {
       name,
       ...(synonyms.length > 0 ? [html("small", {}, synonyms.join(", "))] : []),
     ),
-    html("span", { class: "percent" }, PERCENT.format(probability)),
+    html("span", { class: "percent" }, percent(probability)),
     html("span", { class: "bar", "aria-hidden": "true" }, html("i")),
   );
+}
+
+/** Returns a probability for people. */
+export function percent(probability: number): string {
+  return PERCENT.format(probability);
 }

@@ -45,7 +45,7 @@ export class Run {
         this.nodes.set(nodeId, { state: "running", note: happened.value.attempt > 1 ? `try ${happened.value.attempt}` : "" });
         break;
       case "nodeProgress":
-        this.nodes.set(nodeId, { state: "running", note: `${Math.round(happened.value.percent)} %` });
+        this.nodes.set(nodeId, { state: "running", note: `${Math.round(happened.value.percent)}%` });
         break;
       case "nodeOutput":
         this.#show(nodeId, happened.value.pin, jsonOf(happened.value.value));
@@ -76,8 +76,8 @@ export class Run {
   /** The labels among what was shown, most likely first; empty while there are none. */
   get labels(): Label[] {
     for (const value of this.shown.values()) {
-      const labels = Array.isArray(value) ? value.filter(isLabel) : [];
-      if (labels.length > 0) return labels.toSorted((one, other) => other.probability - one.probability);
+      const labels = labelsIn(value);
+      if (labels.length > 0) return labels;
     }
     return [];
   }
@@ -90,6 +90,12 @@ export class Run {
     );
     if (reaches || consoles.has(nodeId)) this.shown.set(`${nodeId}.${pin}`, value);
   }
+}
+
+/** Returns the labels in a JSON value, most likely first; none if it is something else. */
+export function labelsIn(value: JsonValue | undefined): Label[] {
+  const labels = Array.isArray(value) ? value.filter(isLabel) : [];
+  return labels.toSorted((one, other) => other.probability - one.probability);
 }
 
 /** Returns a duration in milliseconds. */
