@@ -1,0 +1,97 @@
+"""What is accepted: media types and sizes by kind of media."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mediamesh.api.media.v1.media_pb2 import MediaType
+from mediamesh.wire.errors import MediaTooLarge, UnsupportedMediaType
+
+if TYPE_CHECKING:
+    from mediamesh.media.facts import FactsReader
+
+__all__ = ["Kind", "Kinds", "kind_name", "megabytes"]
+
+
+def kind_name(kind: MediaType.ValueType) -> str:
+    """Return ``image`` for ``MEDIA_TYPE_IMAGE``."""
+    return MediaType.Name(kind).removeprefix("MEDIA_TYPE_").lower()
+
+
+def megabytes(size_bytes: int) -> str:
+    """Return a size as people read it beside the exact one."""
+    return f"{size_bytes} bytes ({size_bytes / (1 << 20):.4g} MiB)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """One kind of media that is accepted.
+
+    Attributes:
+        type: The kind.
+        accepted: Its media types.
+        max_bytes: Largest object.
+        reader: Reads its facts from the bytes.
+    """
+
+    type: MediaType.ValueType
+    accepted: Sequence[str]
+    max_bytes: int
+    reader: FactsReader
+
+    def admit_type(self, mime_type: str, *, field: str, what: str) -> None:
+        """Raise :class:`UnsupportedMediaType` when the media type is not accepted."""
+        if mime_type not in self.accepted:
+            raise UnsupportedMediaType.of_field(
+                field,
+                f"{what} {mime_type}; accepted for {kind_name(self.type)} are {', '.join(self.accepted)}",
+                found=mime_type,
+                accepted=" ".join(self.accepted),
+            )
+
+    def admit_size(self, size_bytes: int, *, field: str, what: str) -> None:
+        """Raise :class:`MediaTooLarge` when it is more than the limit."""
+        if size_bytes > self.max_bytes:
+            raise MediaTooLarge.of_field(
+                field,
+                f"{what} {size_bytes} bytes; the limit for {kind_name(self.type)} is {megabytes(self.max_bytes)}",
+                limit_bytes=self.max_bytes,
+            )
+
+
+class Kinds:
+    """All kinds of media that are accepted."""
+
+    def __init__(self, *kinds: Kind) -> None:
+        self._kinds: Mapping[MediaType.ValueType, Kind] = {kind.type: kind for kind in kinds}
+
+    def of(self, kind: MediaType.ValueType, *, field: str) -> Kind:
+        """Return the kind.
+
+        Raises:
+            UnsupportedMediaType: it is not accepted.
+        """
+        if found := self._kinds.get(kind):
+            return found
+        raise UnsupportedMediaType.of_field(
+            field, f"{kind_name(kind)} is not accepted by this server; {self._sentence()}"
+        )
+
+    def of_mime_type(self, mime_type: str, *, field: str) -> Kind:
+        """Return the kind that a media type belongs to.
+
+        Raises:
+            UnsupportedMediaType: none accepts it.
+        """
+        for kind in self._kinds.values():
+            if mime_type in kind.accepted:
+                return kind
+        raise UnsupportedMediaType.of_field(
+            field, f"{mime_type or 'no media type'} is not accepted; {self._sentence()}"
+        )
+
+    def _sentence(self) -> str:
+        kinds = (f"{kind_name(kind.type)} ({', '.join(kind.accepted)})" for kind in self._kinds.values())
+        return f"accepted is {' and '.join(kinds)}"
