@@ -149,12 +149,12 @@ async def test_a_folder_belongs_to_one_mesh(tmp_path) -> None:
 
 
 def test_ports_stay_the_same_from_run_to_run_while_they_are_free(tmp_path) -> None:
-    before = Folder(tmp_path).ports({"a": None, "b": None, "c": 4711})
-    assert before["c"] == 4711
-    with socket.create_server(("127.0.0.1", before["a"])):
-        after = Folder(tmp_path).ports({"a": None, "b": None})
-    assert after["a"] != before["a"]
-    assert after["b"] == before["b"]
+    before = Folder(tmp_path).ports({"envoy": {"door": 4711, "admin": None}, "valkey": {"port": None}})
+    assert before["envoy"]["door"] == 4711
+    with socket.create_server(("127.0.0.1", before["valkey"]["port"])):
+        after = Folder(tmp_path).ports({"envoy": {"door": 4712, "admin": None}, "valkey": {"port": None}})
+    assert after["envoy"] == {"door": 4712, "admin": before["envoy"]["admin"]}
+    assert after["valkey"] != before["valkey"]
 
 
 def test_keys_are_made_once_and_are_for_their_owner_only(tmp_path) -> None:

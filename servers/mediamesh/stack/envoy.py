@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import mimetypes
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,7 +37,6 @@ _SERVICES = (
 )
 LOCAL_ORIGINS = r"https?://(127\.0\.0\.1|localhost|\[::1\])(:[0-9]+)?"
 _MAX_JSON_BYTES = 32 * 1024 * 1024
-_NOT_FOUND = json.dumps({"code": 5, "message": "There is nothing at this address.", "details": []}) + "\n"
 _DRAIN_POLL_SECONDS = 0.05
 
 
@@ -84,6 +82,7 @@ def envoy(door: Door) -> Program:
         *("--log-level", "warning"),
         *("--drain-strategy", "immediate"),
         *("--drain-time-s", str(round(door.drain_seconds) + 5)),
+        *("--file-flush-interval-msec", "1000"),
         "--use-dynamic-base-id",
         "--reject-unknown-dynamic-fields",
     ]
@@ -122,7 +121,6 @@ def render(door: Door) -> Path:
         rest_services=_rest_services(files),
         pages=pages,
         page_bytes=max([4096, *(Path(file).stat().st_size for _, file, _ in pages)]),
-        not_found=_NOT_FOUND,
         descriptors=str(descriptors),
         max_json_bytes=_MAX_JSON_BYTES,
         access_log=str(door.access_log),

@@ -14,7 +14,7 @@ from mediamesh.stack.log import rotate
 from mediamesh.stack.ports import GRPC_TWIN, free_ports, is_free
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Collection, Generator, Mapping
 
 __all__ = ["Folder", "FolderInUse"]
 
@@ -61,22 +61,21 @@ class Folder:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def ports(self, wanted: Mapping[str, int | None]) -> dict[str, int]:
-        """Return a port for every name: the one wanted, else the one of the run before if it is free, else a free one.
+    def ports(self, wanted: Mapping[str, Mapping[str, int | None]]) -> dict[str, dict[str, int]]:
+        """Return the ports of every program by label: the one wanted, else that of the run before, else a free one.
 
-        They stay the same from run to run as far as they can, as SeaweedFS remembers its parts by their ports.
+        ``ports.json`` has them. They stay the same from run to run as long as they are free, as SeaweedFS remembers its
+        parts by their ports.
         """
         file = self.path / "ports.json"
-        before: dict[str, int] = json.loads(file.read_text()) if file.exists() else {}
-        found: dict[str, int] = {}
-        for name, port in wanted.items():
-            kept = before.get(name, 0)
-            if port:
-                found[name] = port
-            elif kept and kept not in found.values() and is_free(kept) and is_free(kept + GRPC_TWIN):
-                found[name] = kept
-        missing = [name for name in wanted if name not in found]
-        found.update(zip(missing, free_ports(len(missing)), strict=True))
+        before = json.loads(file.read_text()) if file.exists() else {}
+        taken = {port for labels in wanted.values() for port in labels.values() if port}
+        found: dict[str, dict[str, int]] = {}
+        for name, labels in wanted.items():
+            found[name] = {}
+            for label, port in labels.items():
+                found[name][label] = port or _usable(before.get(name, {}).get(label, 0), taken)
+                taken.add(found[name][label])
         file.write_text(json.dumps(found, indent=1))
         return found
 
@@ -94,3 +93,10 @@ class Folder:
             draft.replace(file)
         known = json.loads(file.read_text())
         return known["access_key"], known["secret_key"]
+
+
+def _usable(port: int, taken: Collection[int]) -> int:
+    """Return the port if it can be used, else another one."""
+    if port and port not in taken and is_free(port) and is_free(port + GRPC_TWIN):
+        return port
+    return free_ports(1, taken)[0]

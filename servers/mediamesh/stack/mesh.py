@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from mediamesh.stack.folder import Folder
 
+    _Ports = Mapping[str, Mapping[str, int]]
+
 __all__ = ["programs"]
 
 # What must be there before a server starts. What a server can wait for by itself is not in here: its health says so.
@@ -31,7 +33,7 @@ def programs(settings: UpSettings, folder: Folder) -> list[Program]:
     access_key, secret_key = folder.s3_keys()
     env = _environment(settings, ports, access_key, secret_key)
     store = seaweedfs(
-        ports={part: ports[part] for part in SEAWEEDFS_PORTS},
+        ports=ports["seaweedfs"],
         data=folder.of("seaweedfs"),
         access_key=access_key,
         secret_key=secret_key,
@@ -39,29 +41,26 @@ def programs(settings: UpSettings, folder: Folder) -> list[Program]:
         memory_mib=settings.s3_memory_mib,
     )
     return [
-        valkey(port=ports["valkey"], data=folder.of("valkey"), fsync=settings.valkey_fsync),
+        valkey(port=ports["valkey"]["port"], data=folder.of("valkey"), fsync=settings.valkey_fsync),
         store,
-        *(_server(name, ports, env[name]) for name in SERVERS),
+        *(_server(name, ports[name], env[name]) for name in SERVERS),
         envoy(_door(settings, ports, folder)),
     ]
 
 
-def _wanted_ports(settings: UpSettings) -> dict[str, int | None]:
-    wanted = {
-        "door": settings.port,
-        "envoy": settings.admin_port,
-        "valkey": settings.valkey_port,
-        "s3": settings.s3_port,
+def _wanted_ports(settings: UpSettings) -> dict[str, dict[str, int | None]]:
+    store = {part: getattr(settings, "s3_port" if part == "s3" else f"s3_{part}_port") for part in SEAWEEDFS_PORTS}
+    return {
+        "envoy": {"door": settings.port, "admin": settings.admin_port},
+        "valkey": {"port": settings.valkey_port},
+        "seaweedfs": store,
+        **{name: own_ports(name) for name in SERVERS},
     }
-    wanted |= {part: getattr(settings, f"s3_{part}_port") for part in SEAWEEDFS_PORTS if part != "s3"}
-    for name in SERVERS:
-        wanted[name], wanted[f"{name} metrics"] = own_ports(name)
-    return wanted
 
 
 def _server(name: str, ports: Mapping[str, int], env: Mapping[str, str]) -> Program:
     """Return one of our servers, in a process of its own."""
-    port, metrics_port = ports[name], ports[f"{name} metrics"]
+    port, metrics_port = ports["port"], ports["metrics"]
     prefix = f"MEDIAMESH_{name.upper()}"
     variables = {f"{prefix}_PORT": port, f"{prefix}_METRICS_PORT": metrics_port}
     return Program(
@@ -74,14 +73,12 @@ def _server(name: str, ports: Mapping[str, int], env: Mapping[str, str]) -> Prog
     )
 
 
-def _environment(
-    settings: UpSettings, ports: Mapping[str, int], access_key: str, secret_key: str
-) -> dict[str, dict[str, str]]:
+def _environment(settings: UpSettings, ports: _Ports, access_key: str, secret_key: str) -> dict[str, dict[str, str]]:
     """Return the variables of each server that tell it where the others are."""
-    address = {name: f"127.0.0.1:{ports[name]}" for name in SERVERS}
+    address = {name: f"127.0.0.1:{ports[name]['port']}" for name in SERVERS}
     return {
         "media": {
-            "MEDIAMESH_MEDIA_ENDPOINT_URL": f"http://127.0.0.1:{ports['s3']}",
+            "MEDIAMESH_MEDIA_ENDPOINT_URL": f"http://127.0.0.1:{ports['seaweedfs']['s3']}",
             "MEDIAMESH_MEDIA_ACCESS_KEY": access_key,
             "MEDIAMESH_MEDIA_SECRET_KEY": secret_key,
             "MEDIAMESH_MEDIA_BUCKET": settings.s3_bucket,
@@ -92,20 +89,20 @@ def _environment(
             "MEDIAMESH_AGENTS_MEDIA_ADDRESS": address["media"],
         },
         "orchestrator": {
-            "MEDIAMESH_ORCHESTRATOR_VALKEY_URL": f"redis://127.0.0.1:{ports['valkey']}/0",
+            "MEDIAMESH_ORCHESTRATOR_VALKEY_URL": f"redis://127.0.0.1:{ports['valkey']['port']}/0",
             "MEDIAMESH_ORCHESTRATOR_MEDIA_ADDRESS": address["media"],
             "MEDIAMESH_ORCHESTRATOR_AGENT_ADDRESSES": json.dumps([address["agents"], *settings.extra_agents]),
         },
     }
 
 
-def _door(settings: UpSettings, ports: Mapping[str, int], folder: Folder) -> Door:
+def _door(settings: UpSettings, ports: _Ports, folder: Folder) -> Door:
     common = CommonSettings.load()
     return Door(
         host=settings.host,
         port=settings.port,
-        admin_port=ports["envoy"],
-        servers={name: [("127.0.0.1", ports[name])] for name in SERVERS},
+        admin_port=ports["envoy"]["admin"],
+        servers={name: [("127.0.0.1", ports[name]["port"])] for name in SERVERS},
         template=settings.envoy_template,
         folder=folder.of("envoy"),
         access_log=folder.logs / "access.jsonl",

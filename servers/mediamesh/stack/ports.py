@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import socket
+from collections.abc import Collection
 from contextlib import ExitStack
 
 import psutil
@@ -14,8 +15,8 @@ __all__ = ["GRPC_TWIN", "free_ports", "holder", "is_free"]
 GRPC_TWIN = 10_000
 
 
-def free_ports(count: int) -> list[int]:
-    """Return ports that are free, and whose gRPC twins are free.
+def free_ports(count: int, avoid: Collection[int] = ()) -> list[int]:
+    """Return ports that are free, and whose gRPC twins are free; none of those to avoid.
 
     They lie below the ephemeral range of Linux (32768 and up): no outgoing connection takes one before its program
     listens on it.
@@ -28,6 +29,8 @@ def free_ports(count: int) -> list[int]:
         for port in random.sample(range(10_000, 32_768 - GRPC_TWIN), 10_000):
             if len(found) == count:
                 return found
+            if {port, port + GRPC_TWIN}.intersection(avoid):
+                continue
             try:
                 for number in (port, port + GRPC_TWIN):
                     held.enter_context(socket.socket()).bind(("127.0.0.1", number))

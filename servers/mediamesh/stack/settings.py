@@ -58,11 +58,11 @@ class UpSettings(Settings):
     )
 
 
-def own_ports(name: str) -> tuple[int, int]:
-    """Return port and metrics port that a server's own settings ask for; 0 for any."""
+def own_ports(name: str) -> dict[str, int | None]:
+    """Return port and metrics port that a server's own settings ask for."""
 
     class Listening(ServerSettings):
         section: ClassVar[str] = name
 
     settings = Listening.load()
-    return settings.port, settings.metrics_port or 0
+    return {"port": settings.port or None, "metrics": settings.metrics_port or None}
