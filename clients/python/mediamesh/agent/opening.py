@@ -50,12 +50,15 @@ def _params(manifest: Manifest, open_run: OpenRun) -> dict[str, Any]:
         for pin in manifest.params
         if pin.HasField("default_value")
     }
-    given = defaults | json_format.MessageToDict(open_run.params)
-    return {name: int(value) if _is_whole(value) else value for name, value in given.items()}
+    try:
+        given: dict[str, Any] = defaults | json_format.MessageToDict(open_run.params)
+    except ValueError:
+        raise InvalidRequest.of_field("params", "has a number that JSON has not: infinity or NaN") from None
+    return {name: _param(value) for name, value in given.items()}
 
 
-def _is_whole(value: object) -> bool:
-    return isinstance(value, float) and value.is_integer()
+def _param(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _input_problems(manifest: Manifest, open_run: OpenRun) -> Iterator[tuple[str, Violation]]:

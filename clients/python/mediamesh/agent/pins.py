@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from numbers import Real
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -67,6 +68,8 @@ def check_value(pin: Pin, value: Value) -> Iterator[Violation]:
         yield Violation(InvalidRequest, f"takes {type_name(pin)}, got {kind or 'nothing'}")
     elif kind == "media":
         yield from _check_media(pin, value.media)
+    elif kind == "json":
+        yield from _check_json(value.json)
     else:
         yield from _check_scalar(pin.constraints, value)
 
@@ -109,9 +112,16 @@ def to_value(pin: Pin, given: object) -> Value:
 
 def _json(given: object) -> struct_pb2.Value:
     try:
-        return json_format.ParseDict(given, struct_pb2.Value())  # type: ignore[arg-type] # lists and numbers too
-    except (json_format.ParseError, ValueError) as error:
-        raise TypeError(f"takes json, got {type(given).__name__} with something that JSON has not: {error}") from None
+        return json_format.Parse(json.dumps(given, allow_nan=False), struct_pb2.Value())
+    except (TypeError, ValueError, RecursionError, json_format.ParseError) as error:
+        raise TypeError(f"takes json, got something that JSON has not: {error}") from None
+
+
+def _check_json(value: struct_pb2.Value) -> Iterator[Violation]:
+    try:
+        json_format.MessageToDict(value)
+    except ValueError:
+        yield Violation(InvalidRequest, "has a number that JSON has not: infinity or NaN")
 
 
 def _check_scalar(limits: PinConstraints, value: Value) -> Iterator[Violation]:
