@@ -1,0 +1,78 @@
+"""Puts the orchestrator together."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import grpc
+
+from mediamesh.api.flow.v1 import flow_edge_service_pb2_grpc, flow_service_pb2_grpc
+from mediamesh.client.channel import connect
+from mediamesh.client.media import MediaClient
+from mediamesh.kit.serve import Part
+from mediamesh.orchestrator.catalog import Catalog
+from mediamesh.orchestrator.executions import Executions
+from mediamesh.orchestrator.runlog import RunLog
+from mediamesh.orchestrator.runlog.abandoned import Store
+from mediamesh.orchestrator.runlog.memory import Memory, MemoryStore
+from mediamesh.orchestrator.runlog.valkey import ValkeyStore
+from mediamesh.orchestrator.service import FlowEdgeServicer, FlowServicer
+from mediamesh.orchestrator.settings import Settings
+
+__all__ = ["app"]
+
+_SERVICES = ("mediamesh.api.flow.v1.FlowService", "mediamesh.api.flow.v1.FlowEdgeService")
+
+
+@asynccontextmanager
+async def app(settings: Settings) -> AsyncGenerator[Part]:
+    """Yield the orchestrator's part of a server; what it runs goes on until the block ends."""
+    async with AsyncExitStack() as stack:
+        store = await _store(settings, stack)
+        media = MediaClient(await stack.enter_async_context(connect(settings.media_address)))
+        catalog = await stack.enter_async_context(
+            Catalog.open(
+                settings.agent_addresses,
+                refresh_seconds=settings.agents_refresh_seconds,
+                timeout_seconds=settings.agents_timeout_seconds,
+            )
+        )
+        log = RunLog(store, heartbeat_seconds=settings.heartbeat_seconds, lease_seconds=settings.lease_seconds)
+        tasks = await stack.enter_async_context(asyncio.TaskGroup())
+        executions = Executions(settings, store=store, log=log, catalog=catalog, media=media, tasks=tasks)
+        chores = [tasks.create_task(executions.serve()), tasks.create_task(executions.renew())]
+        try:
+            yield Part(
+                services=_SERVICES,
+                register=lambda server: _register(server, executions, log, catalog),
+                check=store.check,
+                drain=executions.drain,
+            )
+        finally:
+            await executions.drain()
+            for chore in chores:
+                chore.cancel()
+
+
+async def _store(settings: Settings, stack: AsyncExitStack) -> Store:
+    replica = secrets.token_hex(8)
+    if not settings.valkey_url:
+        return MemoryStore(
+            Memory(), replica=replica, ttl_seconds=settings.log_ttl_seconds, lease_seconds=settings.lease_seconds
+        )
+    return await stack.enter_async_context(
+        ValkeyStore.open(
+            settings.valkey_url,
+            replica=replica,
+            ttl_seconds=settings.log_ttl_seconds,
+            lease_seconds=settings.lease_seconds,
+        )
+    )
+
+
+def _register(server: grpc.aio.Server, executions: Executions, log: RunLog, catalog: Catalog) -> None:
+    flow_service_pb2_grpc.add_FlowServiceServicer_to_server(FlowServicer(executions, log, catalog), server)
+    flow_edge_service_pb2_grpc.add_FlowEdgeServiceServicer_to_server(FlowEdgeServicer(log), server)

@@ -1,0 +1,9 @@
+"""Runs the graph of a flow."""
+
+from __future__ import annotations
+
+from mediamesh.orchestrator.execution.graph import Graph
+from mediamesh.orchestrator.execution.inbox import Bounds
+from mediamesh.orchestrator.execution.journal import Journal, LogBounds
+
+__all__ = ["Bounds", "Graph", "Journal", "LogBounds"]

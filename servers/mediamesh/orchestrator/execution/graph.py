@@ -1,0 +1,238 @@
+"""Runs every node of a flow as soon as what it needs is there."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Mapping
+from time import monotonic
+from typing import TYPE_CHECKING, Protocol
+
+from google.protobuf import duration_pb2, struct_pb2
+from opentelemetry import metrics, trace
+
+from mediamesh.api.agent.v1 import agent_service_pb2, pin_pb2, value_pb2
+from mediamesh.api.flow.v1 import execution_pb2
+from mediamesh.orchestrator.builtin import SINKS, SOURCES
+from mediamesh.orchestrator.execution.agent_run import AgentRun
+from mediamesh.orchestrator.execution.inbox import Bounds, Inbox, Skipped
+from mediamesh.orchestrator.execution.outbox import Outbox
+from mediamesh.orchestrator.execution.terminal import show
+from mediamesh.orchestrator.pins import MEDIA_OF, spelled
+from mediamesh.orchestrator.wiring import ends, hazards, is_constant
+from mediamesh.wire.errors import DeadlineExceeded, MeshError, Unavailable
+
+if TYPE_CHECKING:
+    from mediamesh.api.flow.v1.flow_pb2 import Flow, FlowNode
+    from mediamesh.client.agents import AgentClient
+    from mediamesh.orchestrator.execution.journal import Journal
+    from mediamesh.orchestrator.storage import RunMedia
+
+__all__ = ["Agents", "Graph"]
+
+_LOG = logging.getLogger(__name__)
+_TRACER = trace.get_tracer("mediamesh.orchestrator")
+_METER = metrics.get_meter("mediamesh.orchestrator")
+_NODE_SECONDS = _METER.create_histogram(
+    "mediamesh_flow_node_duration", unit="s", description="How long nodes ran, by agent and end."
+)
+_PROCESSING_SECONDS = _METER.create_histogram(
+    "mediamesh_multimodal_processing", unit="s", description="How long agents worked on media, by its type."
+)
+_TRIES = 2
+_PAUSE_SECONDS = 0.1
+
+
+class Agents(Protocol):
+    """Where agents are."""
+
+    def client(self, agent_id: str, attempt: int) -> AgentClient:
+        """Return a server that runs the agent, another one at another attempt where there are several."""
+
+
+class Graph:
+    """One run of a flow.
+
+    Args:
+        flow: A flow that passed its check.
+        inputs: What the client gave, by node and pin.
+        journal: Told of everything that happens.
+        media: Where media goes.
+        agents: Where agents are.
+        bounds: How much may wait on a stream pin.
+        timeout_seconds: How long a node may run that does not say it itself.
+    """
+
+    def __init__(
+        self,
+        flow: Flow,
+        inputs: Mapping[tuple[str, str], value_pb2.Value],
+        *,
+        journal: Journal,
+        media: RunMedia,
+        agents: Agents,
+        bounds: Bounds,
+        timeout_seconds: float,
+    ) -> None:
+        self._flow = flow
+        self._inputs = inputs
+        self._journal = journal
+        self._media = media
+        self._agents = agents
+        self._timeout = timeout_seconds
+        dangerous = hazards(flow)
+        self._inboxes = {node.id: _inbox(node, flow, dangerous, bounds) for node in flow.nodes}
+        self._outboxes = {node.id: Outbox(node, flow, self._inboxes, journal) for node in flow.nodes}
+        self._failed = False
+
+    async def run(self) -> bool:
+        """Run all nodes; return whether every one of them succeeded."""
+        async with asyncio.TaskGroup() as tasks:
+            for node in self._flow.nodes:
+                tasks.create_task(self._node(node), name=f"node {node.id}")
+        return not self._failed
+
+    async def _node(self, node: FlowNode) -> None:
+        inbox, outbox = self._inboxes[node.id], self._outboxes[node.id]
+        begin, cause = monotonic(), node.id
+        try:
+            await inbox.ready()
+            begin = monotonic()
+            await self._observed(node)
+            await self._journal.record(node.id, node_finished=execution_pb2.NodeFinished(duration=_since(begin)))
+        except Skipped as skipped:
+            self._failed, cause = True, skipped.cause
+            await self._journal.record(node.id, node_skipped=execution_pb2.NodeSkipped(cause_node_id=cause))
+        except Exception as error:  # noqa: BLE001 - whatever fails a node fails only what depends on it
+            self._failed = True
+            failed = execution_pb2.NodeFailed(error=_told(node, error).to_status(), duration=_since(begin))
+            await self._journal.record(node.id, node_failed=failed)
+        await outbox.lose(cause)
+        await inbox.leave()
+
+    async def _observed(self, node: FlowNode) -> None:
+        begin, end = monotonic(), "failed"
+        with _TRACER.start_as_current_span(
+            f"node {node.id}", attributes={"mediamesh.node_id": node.id, "mediamesh.agent_id": node.type}
+        ):
+            try:
+                await self._work(node)
+                end = "succeeded"
+            except asyncio.CancelledError:
+                end = "cancelled"
+                raise
+            finally:
+                seconds = monotonic() - begin
+                _NODE_SECONDS.record(seconds, {"agent_id": node.type, "state": end})
+                for kind in {pin.type for pin in node.input_pins if pin.type in MEDIA_OF}:
+                    _PROCESSING_SECONDS.record(
+                        seconds, {"type": spelled(kind), "agent_id": node.type, "operation": "run"}
+                    )
+
+    async def _work(self, node: FlowNode) -> None:
+        seconds = node.timeout.ToNanoseconds() / 1e9 if node.HasField("timeout") else self._timeout
+        begin = monotonic()
+        try:
+            async with asyncio.timeout(seconds) as limit:
+                await self._kind_of_work(node, seconds)
+        except (TimeoutError, DeadlineExceeded) as error:
+            # The agent knows the deadline too, and may be the first to say that it passed; before it, it means another.
+            if not limit.expired() and monotonic() - begin < 0.95 * seconds:
+                raise
+            raise DeadlineExceeded(f"The node took longer than its {seconds:g} s.", seconds=f"{seconds:g}") from error
+
+    async def _kind_of_work(self, node: FlowNode, seconds: float) -> None:
+        inbox, outbox = self._inboxes[node.id], self._outboxes[node.id]
+        if is_constant(node) or node.type in SOURCES | SINKS:
+            await self._started(node, 1)
+        if is_constant(node):
+            for name, value in node.outputs.fields.items():
+                await outbox.give(name, _constant(value, outbox.pin(name)))
+        elif node.type in SOURCES:
+            for pin in node.output_pins:
+                if (node.id, pin.name) in self._inputs:
+                    await outbox.give(pin.name, self._inputs[node.id, pin.name])
+        elif node.type in SINKS:
+            await show(node.id, inbox, self._journal)
+        else:
+            await self._agent(node, seconds)
+
+    async def _agent(self, node: FlowNode, seconds: float) -> None:
+        begin = monotonic()
+        for attempt in range(1, _TRIES + 1):
+            client = self._agents.client(node.type, attempt)
+            await self._started(node, attempt)
+            work = AgentRun(
+                self._opening(node, attempt),
+                inbox=self._inboxes[node.id],
+                outbox=self._outboxes[node.id],
+                journal=self._journal,
+                media=self._media,
+            )
+            try:
+                await work.run(client, timeout=max(0.001, seconds - (monotonic() - begin)))
+            except Unavailable as error:
+                # A second try is safe only while nothing was sent that is gone and nothing came that would come twice.
+                if attempt == _TRIES or not work.pristine:
+                    raise Unavailable(f"The agent `{node.type}` was lost: {error.text}") from error
+                await asyncio.sleep(_PAUSE_SECONDS)
+            else:
+                return
+
+    def _opening(self, node: FlowNode, attempt: int) -> agent_service_pb2.OpenRun:
+        execution, inbox = self._journal.execution, self._inboxes[node.id]
+        return agent_service_pb2.OpenRun(
+            agent_id=node.type,
+            context=agent_service_pb2.RunContext(
+                workspace_id=execution.workspace_id,
+                flow_id=self._flow.id,
+                execution_id=execution.execution_id,
+                node_id=node.id,
+                attempt=attempt,
+            ),
+            inputs=inbox.values,
+            stream_inputs=sorted(inbox.pipes),
+            params=node.params,
+        )
+
+    async def _started(self, node: FlowNode, attempt: int) -> None:
+        await self._journal.record(node.id, node_started=execution_pb2.NodeStarted(agent_id=node.type, attempt=attempt))
+
+
+def _inbox(node: FlowNode, flow: Flow, dangerous: set[tuple[str, str]], bounds: Bounds) -> Inbox:
+    edges = Counter(target.pin for _, target in map(ends, flow.edges) if target.node_id == node.id)
+    fed = [pin for pin in node.input_pins if pin.name in edges]
+    return Inbox(
+        values=[pin.name for pin in fed if pin.type != pin_pb2.PIN_TYPE_STREAM],
+        optional=[pin.name for pin in fed if pin.optional],
+        streams={pin.name: edges[pin.name] for pin in fed if pin.type == pin_pb2.PIN_TYPE_STREAM},
+        hazardous=[pin.name for pin in fed if (node.id, pin.name) in dangerous],
+        bounds=bounds,
+    )
+
+
+def _constant(value: struct_pb2.Value, pin: pin_pb2.Pin) -> value_pb2.Value:
+    match pin.type:
+        case pin_pb2.PIN_TYPE_STRING:
+            return value_pb2.Value(text=value.string_value)
+        case pin_pb2.PIN_TYPE_NUMBER:
+            return value_pb2.Value(number=value.number_value)
+        case pin_pb2.PIN_TYPE_BOOLEAN:
+            return value_pb2.Value(boolean=value.bool_value)
+        case _:
+            return value_pb2.Value(json=value)
+
+
+def _told(node: FlowNode, error: Exception) -> MeshError:
+    if isinstance(error, MeshError):
+        return error
+    _LOG.exception("node %s failed", node.id, exc_info=error)
+    trace_id = trace.format_trace_id(trace.get_current_span().get_span_context().trace_id)
+    return MeshError(f"The orchestrator failed; its log has the cause under trace {trace_id}.", trace_id=trace_id)
+
+
+def _since(begin: float) -> duration_pb2.Duration:
+    duration = duration_pb2.Duration()
+    duration.FromNanoseconds(round((monotonic() - begin) * 1e9))
+    return duration

@@ -1,0 +1,94 @@
+"""The values that the caller of a run gives for the client's ends of its flow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from mediamesh.api.agent.v1 import pin_pb2, value_pb2
+from mediamesh.orchestrator.builtin import SOURCES
+from mediamesh.orchestrator.draft import among, quoted
+from mediamesh.orchestrator.pins import misfit
+from mediamesh.orchestrator.wiring import ends, is_constant
+from mediamesh.wire.errors import InvalidFlow, InvalidRequest, MeshError
+
+if TYPE_CHECKING:
+    from mediamesh.api.flow.v1.flow_pb2 import Flow
+    from mediamesh.orchestrator.storage import RunMedia
+
+__all__ = ["prepared"]
+
+Inputs = dict[tuple[str, str], value_pb2.Value]
+
+
+async def prepared(flow: Flow, given: Mapping[str, value_pb2.Value], media: RunMedia) -> Inputs:
+    """Check the values and put their media into the store, each by node and pin.
+
+    Raises:
+        MeshError: of the class of the only mistake; InvalidFlow when there are several of different classes. Each
+            mistake is a violation whose field is ``inputs['node.pin']``.
+    """
+    wanted = _wanted(flow)
+    wrong: list[tuple[str, MeshError]] = []
+    for key in sorted(given):
+        if key not in wanted:
+            text = f"INVALID_INPUT: the flow takes no input {quoted(key)}.{among(key, wanted)}"
+            wrong.append((key, InvalidFlow(text)))
+    wrong.extend(
+        (key, InvalidFlow(f"MISSING_INPUT: the flow needs a value for {quoted(key)}."))
+        for key in wanted
+        if key not in given or given[key].WhichOneof("kind") is None
+    )
+    # Nothing is uploaded for a run that will be refused anyway.
+    for key, (_, pin) in wanted.items():
+        if not wrong and (problem := misfit(given[key], pin)):
+            wrong.append((key, problem))
+    _refuse(wrong)
+    return {
+        (node_id, pin.name): await _stored(key, node_id, pin, given[key], media)
+        for key, (node_id, pin) in wanted.items()
+    }
+
+
+def _wanted(flow: Flow) -> dict[str, tuple[str, pin_pb2.Pin]]:
+    used = {(source.node_id, source.pin) for source, _ in map(ends, flow.edges)}
+    return {
+        f"{node.id}.{pin.name}": (node.id, pin)
+        for node in flow.nodes
+        if node.type in SOURCES and not is_constant(node)
+        for pin in node.output_pins
+        if (node.id, pin.name) in used
+    }
+
+
+async def _stored(key: str, node_id: str, pin: pin_pb2.Pin, value: value_pb2.Value, media: RunMedia) -> value_pb2.Value:
+    try:
+        stored = await media.known(value) if value.HasField("media") else value
+        stored = await media.by_reference(node_id, pin, stored)
+    except InvalidRequest as error:
+        raise _of_field(key, error) from error
+    if problem := misfit(stored, pin):
+        raise _of_field(key, problem)
+    return stored
+
+
+def _refuse(wrong: list[tuple[str, MeshError]]) -> None:
+    if not wrong:
+        return
+    kinds = {type(error) for _, error in wrong}
+    kind = kinds.pop() if len(kinds) == 1 else InvalidFlow
+    if len(wrong) == 1 and not issubclass(kind, InvalidRequest):
+        raise wrong[0][1]
+    violations = [(_field(key), error.text) for key, error in wrong]
+    raise (kind if issubclass(kind, InvalidRequest) else InvalidFlow).of_fields(violations)
+
+
+def _of_field(key: str, error: MeshError) -> MeshError:
+    """Return the error with the input that it is about; its class and number stay."""
+    if not isinstance(error, InvalidRequest):
+        return error
+    return type(error).of_field(_field(key), error.text, **error.metadata)
+
+
+def _field(key: str) -> str:
+    return f"inputs[{key[:160]!r}]"

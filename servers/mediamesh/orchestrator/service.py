@@ -1,0 +1,105 @@
+"""The services of the orchestrator: unpack, ask the domain, pack."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from mediamesh.api.flow.v1 import flow_edge_service_pb2_grpc, flow_service_pb2_grpc
+from mediamesh.api.flow.v1 import flow_service_pb2 as pb
+from mediamesh.api.flow.v1.execution_pb2 import EXECUTION_STATE_CANCELLED, EXECUTION_STATE_FAILED
+from mediamesh.kit.boundary import time_left
+from mediamesh.orchestrator import sse
+from mediamesh.wire.errors import Cancelled, DeadlineExceeded
+
+if TYPE_CHECKING:
+    from google.api.httpbody_pb2 import HttpBody
+
+    from mediamesh.orchestrator.catalog import Catalog
+    from mediamesh.orchestrator.executions import Executions
+    from mediamesh.orchestrator.run import Run
+    from mediamesh.orchestrator.runlog import RunLog
+
+    Context = grpc.aio.ServicerContext[Any, Any]
+
+__all__ = ["FlowEdgeServicer", "FlowServicer"]
+
+
+class FlowServicer(flow_service_pb2_grpc.FlowServiceServicer):
+    """Checks flows, runs them, and tells what happens."""
+
+    def __init__(self, executions: Executions, log: RunLog, catalog: Catalog) -> None:
+        self._executions = executions
+        self._log = log
+        self._catalog = catalog
+
+    async def ValidateFlow(self, request: pb.ValidateFlowRequest, context: Context) -> pb.ValidateFlowResponse:
+        """Check a flow and report everything that is wrong with it."""
+        draft = await self._executions.validate(request.source)
+        return pb.ValidateFlowResponse(issues=draft.in_order(), flow=draft.flow)
+
+    async def RunFlow(self, request: pb.RunFlowRequest, context: Context) -> AsyncIterator[pb.RunFlowResponse]:
+        """Run a flow for as long as the caller listens, and stream its events."""
+        run = await self._executions.start(
+            request.source, request.inputs, workspace_id=request.workspace_id, timeout=time_left(context)
+        )
+        context.add_done_callback(lambda ended: _stop(run, ended))
+        async for event in self._log.watch(run.execution_id, 0, stay=True):
+            yield pb.RunFlowResponse(event=event)
+
+    async def StartFlow(self, request: pb.StartFlowRequest, context: Context) -> pb.StartFlowResponse:
+        """Start a flow that goes on by itself."""
+        timeout = request.timeout.ToNanoseconds() / 1e9 if request.HasField("timeout") else None
+        run = await self._executions.start(
+            request.source, request.inputs, workspace_id=request.workspace_id, timeout=timeout
+        )
+        return pb.StartFlowResponse(execution=await self._executions.get(run.execution_id))
+
+    async def GetExecution(self, request: pb.GetExecutionRequest, context: Context) -> pb.GetExecutionResponse:
+        """Return one execution as it stands."""
+        return pb.GetExecutionResponse(execution=await self._executions.get(request.execution_id))
+
+    async def ListExecutions(self, request: pb.ListExecutionsRequest, context: Context) -> pb.ListExecutionsResponse:
+        """List executions of a workspace, newest first."""
+        found, token = await self._executions.page(request.workspace_id, request.page_size, request.page_token)
+        return pb.ListExecutionsResponse(executions=found, next_page_token=token)
+
+    async def CancelExecution(self, request: pb.CancelExecutionRequest, context: Context) -> pb.CancelExecutionResponse:
+        """Cancel an execution."""
+        return pb.CancelExecutionResponse(execution=await self._executions.cancel(request.execution_id))
+
+    async def WatchExecution(
+        self, request: pb.WatchExecutionRequest, context: Context
+    ) -> AsyncIterator[pb.WatchExecutionResponse]:
+        """Stream the events of an execution from any position."""
+        async for event in self._log.watch(request.execution_id, request.after_sequence):
+            yield pb.WatchExecutionResponse(event=event)
+
+    async def ListAgents(self, request: pb.ListAgentsRequest, context: Context) -> pb.ListAgentsResponse:
+        """List the agents that flows can use."""
+        return pb.ListAgentsResponse(agents=self._catalog.agents().values())
+
+
+class FlowEdgeServicer(flow_edge_service_pb2_grpc.FlowEdgeServiceServicer):
+    """The same events for clients that speak plain HTTP."""
+
+    def __init__(self, log: RunLog) -> None:
+        self._log = log
+
+    async def WatchExecutionSse(self, request: pb.WatchExecutionRequest, context: Context) -> AsyncIterator[HttpBody]:
+        """Stream the events of an execution as Server-Sent Events."""
+        last = dict(context.invocation_metadata() or ()).get("last-event-id")
+        after = sse.position(last if isinstance(last, str) else None, request.after_sequence)
+        async for frame in sse.server_sent(self._log.watch(request.execution_id, after)):
+            yield frame
+
+
+def _stop(run: Run, context: Context) -> None:
+    """End the run of a call that is over; a run that has ended stays as it is."""
+    left = time_left(context)
+    if left is not None and left <= 0:
+        run.stop(EXECUTION_STATE_FAILED, DeadlineExceeded("The caller's deadline passed."))
+    else:
+        run.stop(EXECUTION_STATE_CANCELLED, Cancelled("The caller went away."))

@@ -1,0 +1,64 @@
+"""Settings of the orchestrator."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from mediamesh.kit.settings import ServerSettings
+
+__all__ = ["Settings"]
+
+
+class Settings(ServerSettings):
+    """Where the orchestrator finds its neighbours, and what a run may use."""
+
+    section: ClassVar[str] = "orchestrator"
+
+    valkey_url: str = Field(
+        default="redis://127.0.0.1:6379/0",
+        description="Where logs of runs are kept; empty keeps them in memory, for one replica and until it stops.",
+    )
+    media_address: str = Field(default="127.0.0.1:50051", description="The media server, host:port.")
+    agent_addresses: list[str] = Field(
+        default_factory=list, max_length=256, description="The agent servers, host:port each, as a JSON list."
+    )
+
+    max_nodes: int = Field(default=256, ge=1, le=1024, description="Most nodes in a flow.")
+    max_executions: int = Field(default=256, ge=1, le=100_000, description="Runs at once; the next is refused.")
+    node_timeout_seconds: float = Field(
+        default=300, gt=0, le=86_400, description="How long a node may run that does not say it itself."
+    )
+    execution_timeout_seconds: float = Field(
+        default=3600, gt=0, le=86_400, description="How long a run may take whose caller set no limit."
+    )
+    stream_buffer_chunks: int = Field(
+        default=64, ge=1, le=65_536, description="Chunks that wait on a stream pin before its producer has to."
+    )
+    stream_buffer_bytes: int = Field(
+        default=4 * 1024 * 1024, ge=1024, le=1 << 30, description="Bytes that wait on a stream pin, likewise."
+    )
+    max_event_bytes: int = Field(
+        default=2 * 1024 * 1024, ge=4096, le=16 * 1024 * 1024, description="Largest event; larger outputs fail a node."
+    )
+
+    log_ttl_seconds: float = Field(
+        default=86_400, gt=0, description="How long the log of a run outlives its last event."
+    )
+    log_max_events: int = Field(default=100_000, ge=16, description="Most events in a log; the oldest go first.")
+    log_max_bytes: int = Field(
+        default=256 * 1024 * 1024, ge=65_536, description="Most bytes in a log; the oldest events go first."
+    )
+    lease_seconds: float = Field(
+        default=10,
+        gt=0,
+        le=600,
+        description="After how long without a sign of life a run's orchestrator counts as dead.",
+    )
+    heartbeat_seconds: float = Field(default=15, gt=0, le=600, description="Silence after which a watcher is told so.")
+
+    agents_refresh_seconds: float = Field(
+        default=5, gt=0, le=3600, description="How often agent servers are asked what they run."
+    )
+    agents_timeout_seconds: float = Field(default=2, gt=0, le=60, description="How long such a question may take.")

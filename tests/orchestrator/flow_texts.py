@@ -1,0 +1,19 @@
+"""Texts of flows for tests."""
+
+from __future__ import annotations
+
+from mediamesh.api.flow.v1.flow_pb2 import FlowSource
+
+
+def flow(*nodes: str, edges: str = "", name: str = "test.mlab") -> FlowSource:
+    """Return a flow: nodes as `id type` with the rest of the mapping after a comma, edges as `a.b>c.d` with blanks."""
+    lines = ["apiVersion: v1beta1", "kind: Flow", "meta: {id: test}", "graph:", "  nodes:"]
+    for node in nodes:
+        head, _, rest = node.partition(",")
+        node_id, kind = head.split()
+        lines.append(f"    - {{id: {node_id}, type: {kind}{', ' + rest if rest else ''}}}")
+    lines.append("  edges:")
+    for edge in edges.split():
+        start, end = edge.split(">")
+        lines.append(f"    - {{from: {start}, to: {end}}}")
+    return FlowSource(name=name, yaml="\n".join(lines))
