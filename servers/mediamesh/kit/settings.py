@@ -19,6 +19,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from mediamesh.client.channel import MAX_MESSAGE_BYTES
+
 __all__ = ["CommonSettings", "ServerSettings", "Settings", "SettingsError"]
 
 
@@ -114,7 +116,7 @@ class ServerSettings(Settings):
     )
     grace_seconds: float = Field(default=5.0, ge=0, le=600, description="How long calls may go on after SIGTERM.")
     max_message_bytes: int = Field(
-        default=4 * 1024 * 1024, ge=1024, le=1 << 30, description="Largest message accepted."
+        default=MAX_MESSAGE_BYTES, ge=1024, le=1 << 30, description="Largest message accepted."
     )
     max_concurrent_calls: int = Field(
         default=2000, ge=1, le=1_000_000, description="Calls served at once; the next is refused."

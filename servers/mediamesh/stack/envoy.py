@@ -93,6 +93,7 @@ def envoy(door: Door) -> Program:
         probe=partial(http_status, f"http://{local_address(door.host)}:{door.port}/healthz"),
         ports={"MEDIAMESH_PORT (or --port)": door.port, "MEDIAMESH_UP_ADMIN_PORT": door.admin_port},
         before_stop=partial(_drain, door.admin_port, door.drain_seconds),
+        ready_seconds=60.0,
         stop_seconds=3.0,
     )
 

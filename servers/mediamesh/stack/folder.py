@@ -64,8 +64,8 @@ class Folder:
     def ports(self, wanted: Mapping[str, Mapping[str, int | None]]) -> dict[str, dict[str, int]]:
         """Return the ports of every program by label: the one wanted, else that of the run before, else a free one.
 
-        ``ports.json`` has them. They stay the same from run to run as long as they are free, as SeaweedFS remembers its
-        parts by their ports.
+        ``ports.json`` has them. They stay the same from run to run as long as they are free, so that what looks at them
+        finds them again.
         """
         file = self.path / "ports.json"
         before = json.loads(file.read_text()) if file.exists() else {}

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["programs"]
 
-# What must be there before a server starts. What a server can wait for by itself is not in here: its health says so.
-_NEEDS = {"media": ("seaweedfs",), "orchestrator": ("valkey",)}
+# What must be there before a server starts. What a server waits for by itself is not in here: its health says so, and
+# the mesh is ready sooner when all start at once.
+_NEEDS = {"orchestrator": ("valkey",)}
 
 
 def programs(settings: UpSettings, folder: Folder) -> list[Program]:

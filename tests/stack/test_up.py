@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from mediamesh.kit.settings import SettingsError
+from mediamesh.stack.folder import Folder
+from mediamesh.stack.mesh import programs
+from mediamesh.stack.settings import UpSettings
+
+MESH = {"valkey", "seaweedfs", "media", "inference", "agents", "orchestrator", "envoy"}
+UP = "import typer; from mediamesh.cli.up import up; typer.run(up)"
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch) -> None:
+    for variable in [name for name in os.environ if name.startswith("MEDIAMESH_")]:
+        monkeypatch.delenv(variable)
+
+
+@pytest.fixture
+def folder(tmp_path) -> Folder:
+    found = Folder(tmp_path)
+    with found.claimed():
+        pass
+    return found
+
+
+def up(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", UP, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_the_mesh_is_seven_programs_that_know_each_other(folder) -> None:
+    parts = {part.name: part for part in programs(UpSettings.load(data=folder.path), folder)}
+    assert set(parts) == MESH
+    ports = json.loads((folder.path / "ports.json").read_text())
+    assert parts["media"].env["MEDIAMESH_MEDIA_PORT"] == str(ports["media"]["port"])
+    assert parts["media"].env["MEDIAMESH_MEDIA_ENDPOINT_URL"] == f"http://127.0.0.1:{ports['seaweedfs']['s3']}"
+    assert parts["media"].env["MEDIAMESH_MEDIA_SECRET_KEY"] == parts["seaweedfs"].env["AWS_SECRET_ACCESS_KEY"]
+    assert parts["agents"].env["MEDIAMESH_AGENTS_INFERENCE_ADDRESS"] == f"127.0.0.1:{ports['inference']['port']}"
+    assert json.loads(parts["orchestrator"].env["MEDIAMESH_ORCHESTRATOR_AGENT_ADDRESSES"]) == [
+        f"127.0.0.1:{ports['agents']['port']}"
+    ]
+
+
+def test_secrets_are_on_no_command_line(folder) -> None:
+    parts = programs(UpSettings.load(data=folder.path), folder)
+    secret = Folder(folder.path).s3_keys()[1]
+    assert not [part.name for part in parts if secret in " ".join(map(str, part.argv))]
+
+
+def test_a_file_sets_the_mesh_and_its_servers(folder, tmp_path, monkeypatch) -> None:
+    file = tmp_path / "mesh.toml"
+    file.write_text('[up]\nport = 9000\nvalkey_port = 9001\nextra_agents = ["gpu:50060"]\n[media]\nport = 9002\n')
+    monkeypatch.setenv("MEDIAMESH_CONFIG", str(file))
+    monkeypatch.setenv("MEDIAMESH_UP_VALKEY_PORT", "9003")
+    parts = {part.name: part for part in programs(UpSettings.load(), folder)}
+    assert parts["envoy"].ports["MEDIAMESH_PORT (or --port)"] == 9000
+    assert parts["valkey"].ports == {"MEDIAMESH_UP_VALKEY_PORT": 9003}
+    assert parts["media"].ports["MEDIAMESH_MEDIA_PORT"] == 9002
+    assert "gpu:50060" in parts["orchestrator"].env["MEDIAMESH_ORCHESTRATOR_AGENT_ADDRESSES"]
+
+
+def test_a_wrong_setting_names_its_variable(monkeypatch) -> None:
+    monkeypatch.setenv("MEDIAMESH_UP_VALKEY_PORT", "70000")
+    with pytest.raises(SettingsError, match="MEDIAMESH_UP_VALKEY_PORT"):
+        UpSettings.load()
+
+
+def test_a_wrong_setting_ends_with_2(monkeypatch) -> None:
+    monkeypatch.setenv("MEDIAMESH_UP_S3_MEMORY_MIB", "many")
+    done = up()
+    assert done.returncode == 2
+    assert "MEDIAMESH_UP_S3_MEMORY_MIB: " in done.stderr
+
+
+def test_a_taken_door_ends_with_2_and_names_holder_and_remedy(tmp_path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        port = held.getsockname()[1]
+        done = up("--port", str(port), "--data", str(tmp_path))
+    assert done.returncode == 2
+    assert f"port {port} for envoy is in use by pid {os.getpid()}" in done.stderr
+    assert "--port" in done.stderr
+
+
+def test_serve_refuses_a_server_that_does_not_exist() -> None:
+    command = [sys.executable, "-c", "import typer; from mediamesh.cli.serve import serve; typer.run(serve)", "medai"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert "There is no server medai; there are media," in done.stderr
