@@ -34,9 +34,7 @@ def make_picture():
 
 @pytest.fixture(scope="session")
 def settings(s3):
-    return Settings(
-        endpoint_url=s3.endpoint_url, access_key=s3.access_key, secret_key=s3.secret_key, bucket=s3.bucket
-    )
+    return Settings(endpoint_url=s3.endpoint_url, access_key=s3.access_key, secret_key=s3.secret_key, bucket=s3.bucket)
 
 
 @pytest.fixture(scope="session")
@@ -105,7 +103,9 @@ class Bucket:
         return [key for key in await self.keys(place) if "/.sha256/" not in key]
 
     async def multiparts(self) -> list[str]:
-        return [entry["Key"] for entry in (await self.client.list_multipart_uploads(Bucket=self.name)).get("Uploads", [])]
+        return [
+            entry["Key"] for entry in (await self.client.list_multipart_uploads(Bucket=self.name)).get("Uploads", [])
+        ]
 
     async def is_empty(self, place) -> bool:
         return not await self.keys(place) and not await self.multiparts()

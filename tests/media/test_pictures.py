@@ -41,7 +41,7 @@ def refused(media, bucket, place):
 
 
 async def test_a_text_named_jpg_is_no_picture(refused) -> None:
-    error = await refused("Dear Sir or Madam,\n".encode(), UnsupportedMediaType, "text/plain", filename="photo.jpg")
+    error = await refused(b"Dear Sir or Madam,\n", UnsupportedMediaType, "text/plain", filename="photo.jpg")
     assert error.number == "E1010"
     assert error.metadata["accepted"] == "image/jpeg image/png image/webp image/gif"
 
@@ -74,10 +74,6 @@ async def test_a_picture_without_its_last_byte_is_refused(refused, make_picture,
     await refused(make_picture(kind)[:-1], MediaDecodeFailed, "damaged or cut off")
 
 
-async def test_a_png_with_fewer_rows_than_it_says_is_refused(refused) -> None:
-    await refused(png(100, 100, pixels=bytes(101 * 50)), MediaDecodeFailed, "cannot be decoded")
-
-
 async def test_a_png_whose_checksum_is_wrong_is_refused(refused, make_picture) -> None:
     data = bytearray(make_picture("PNG"))
     data[data.index(b"IDAT") + 20] ^= 0xFF
@@ -93,7 +89,9 @@ async def test_a_png_bomb_is_refused_by_its_header(refused, size) -> None:
 
 async def test_a_gif_and_a_webp_bomb_are_refused_by_their_headers(refused) -> None:
     frame = b"\x2c" + struct.pack("<HHHHB", 0, 0, 65535, 65535, 0) + b"\x02\x01\x00\x00"
-    await refused(b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0, 0, 0) + frame + b";", MediaTooLarge, "65535 x 65535 pixels")
+    await refused(
+        b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0, 0, 0) + frame + b";", MediaTooLarge, "65535 x 65535 pixels"
+    )
     canvas = b"VP8X" + struct.pack("<I", 10) + b"\x02\0\0\0" + b"\xfe\x3f\0" + b"\xfe\x3f\0"
     await refused(
         b"RIFF" + struct.pack("<I", 4 + len(canvas)) + b"WEBP" + canvas, MediaTooLarge, "16383 x 16383 pixels"
@@ -202,7 +200,10 @@ async def test_declared_facts_that_differ_are_named_beside_the_true_ones(refused
 
 async def test_a_declared_type_off_the_list_is_refused_at_once(refused, make_picture) -> None:
     await refused(
-        make_picture(), UnsupportedMediaType, "open.declared.mime_type: is image/bmp", declared=MediaFacts(mime_type="image/bmp")
+        make_picture(),
+        UnsupportedMediaType,
+        "open.declared.mime_type: is image/bmp",
+        declared=MediaFacts(mime_type="image/bmp"),
     )
 
 
@@ -212,7 +213,9 @@ async def test_declared_facts_that_agree_are_fine(media, place, make_picture) ->
     )
 
 
-_BEGINS = strategies.sampled_from([b"", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"RIFF\xff\0\0\0WEBPVP8 "])
+_BEGINS = strategies.sampled_from(
+    [b"", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"RIFF\xff\0\0\0WEBPVP8 "]
+)
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -223,7 +226,11 @@ async def test_garbage_is_refused_with_a_code_and_never_stored(refused, begin, r
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(kind=strategies.sampled_from(FORMATS), position=strategies.floats(0, 1), patch=strategies.binary(min_size=1, max_size=8))
+@given(
+    kind=strategies.sampled_from(FORMATS),
+    position=strategies.floats(0, 1),
+    patch=strategies.binary(min_size=1, max_size=8),
+)
 async def test_a_damaged_picture_is_stored_or_refused_and_nothing_else(
     media, place, make_picture, kind, position, patch
 ) -> None:

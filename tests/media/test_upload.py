@@ -43,7 +43,12 @@ async def send(stub, *frames):
 
 @pytest.mark.parametrize(
     ("kind", "mime_type", "extension"),
-    [("JPEG", "image/jpeg", "jpg"), ("PNG", "image/png", "png"), ("WEBP", "image/webp", "webp"), ("GIF", "image/gif", "gif")],
+    [
+        ("JPEG", "image/jpeg", "jpg"),
+        ("PNG", "image/png", "png"),
+        ("WEBP", "image/webp", "webp"),
+        ("GIF", "image/gif", "gif"),
+    ],
 )
 async def test_a_picture_is_stored_with_the_facts_that_its_bytes_tell(
     media, bucket, place, make_picture, kind, mime_type, extension
@@ -163,7 +168,9 @@ async def test_one_byte_more_than_the_limit_is_refused(media, bucket, place, mak
     async def unannounced():
         yield data
 
-    with pytest.raises(MediaTooLarge, match=r"open.size_bytes: is 20971521 bytes; .* 20971520 bytes \(20 MiB\)") as raised:
+    with pytest.raises(
+        MediaTooLarge, match=r"open.size_bytes: is 20971521 bytes; .* 20971520 bytes \(20 MiB\)"
+    ) as raised:
         await media.upload(data, media_type=IMAGE, place=place)
     assert raised.value.number == "E1011"
     with pytest.raises(MediaTooLarge, match=r"chunk.data: the upload has reached .* 20971520 bytes \(20 MiB\)"):
@@ -192,7 +199,9 @@ async def test_an_endless_upload_is_stopped_at_the_limit(settings, serve, place,
 async def test_more_or_less_than_announced_is_refused(stub, bucket, place, make_picture) -> None:
     data = make_picture()
     for announced in (len(data) - 1, len(data) + 1):
-        with pytest.raises(InvalidRequest, match=rf"open.size_bytes: announced {announced} bytes, and {len(data)} came"):
+        with pytest.raises(
+            InvalidRequest, match=rf"open.size_bytes: announced {announced} bytes, and {len(data)} came"
+        ):
             await send(stub, opening(place, size_bytes=announced), chunk(data), finish(data))
     assert await bucket.is_empty(place)
 

@@ -84,9 +84,13 @@ class MediaClient:
             NotFound: there is no such object.
             OutOfRange: the offset lies beyond its end.
         """
-        request = DownloadRequest(url=url, offset=offset, limit=limit)
-        async for response in self._stub.Download(request, timeout=timeout):
-            yield response.data
+        call = self._stub.Download(DownloadRequest(url=url, offset=offset, limit=limit), timeout=timeout)
+        try:
+            async for response in call:
+                yield response.data
+        finally:
+            # A reader that stops early must not leave the server sending.
+            call.cancel()
 
     async def download(self, url: str, *, offset: int = 0, limit: int = 0, timeout: float | None = None) -> bytes:
         """Return the bytes that :meth:`read` yields, in one."""
