@@ -1,7 +1,38 @@
-"""An asyncio client for the mesh; the servers call each other through it too."""
+"""An asyncio client for the mesh; the servers call each other through it too.
+
+``async with Mesh("127.0.0.1:8080") as mesh`` opens one channel to the door and offers a client for each service.
+"""
 
 from __future__ import annotations
 
+from types import TracebackType
+from typing import Self
+
+from mediamesh.client.flows import FlowClient
+from mediamesh.client.media import MediaClient
+
 from mediamesh.client.channel import connect
 
-__all__ = ["connect"]
+__all__ = ["FlowClient", "MediaClient", "Mesh", "connect"]
+
+
+class Mesh:
+    """The mesh behind one door.
+
+    Attributes:
+        flows: Checks flows, runs them and follows their events.
+        media: Stores media and reads it.
+    """
+
+    def __init__(self, target: str = "127.0.0.1:8080") -> None:
+        self._channel = connect(target)
+        self.flows = FlowClient(self._channel)
+        self.media = MediaClient(self._channel)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._channel.close()

@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import pytest
+from typer.testing import CliRunner
+
+from mediamesh.cli.main import app
+
+SECTIONS = ("common", "up", "media", "inference", "agents", "orchestrator")
+
+
+def invoke(*arguments: str):
+    return CliRunner().invoke(app, list(arguments))
+
+
+def test_every_command_has_a_sentence_of_help() -> None:
+    text = invoke("--help").output
+    for command in ("up", "run", "agents", "serve", "demo", "settings", "flow"):
+        assert command in text
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_settings_lists_the_variables_of_every_part(section, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    done = invoke("settings", section)
+    assert done.exit_code == 0, done.output
+    prefix = "MEDIAMESH_" if section == "common" else f"MEDIAMESH_{section.upper()}_"
+    assert prefix in done.output
+
+
+def test_an_unknown_section_or_server_is_named_with_those_there_are() -> None:
+    for arguments in (("settings", "nobody"), ("serve", "nobody")):
+        done = invoke(*arguments)
+        assert done.exit_code == 2
+        assert "nobody" in done.output
+        assert "media" in done.output

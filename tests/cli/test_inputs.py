@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import pytest
+
+from mediamesh.api.agent.v1 import pin_pb2
+from mediamesh.api.flow.v1.flow_pb2 import Flow
+from mediamesh.api.media.v1 import media_pb2
+from mediamesh.cli import inputs
+from mediamesh.wire.errors import InvalidRequest
+
+TYPES = {
+    "number": pin_pb2.PIN_TYPE_NUMBER,
+    "boolean": pin_pb2.PIN_TYPE_BOOLEAN,
+    "json": pin_pb2.PIN_TYPE_JSON,
+    "string": pin_pb2.PIN_TYPE_STRING,
+    "image": pin_pb2.PIN_TYPE_IMAGE,
+}
+
+
+def flow_to(kind: str) -> Flow:
+    """Return a flow whose input ``a.out`` enters a pin of a type."""
+    flow = Flow(id="f")
+    node = flow.nodes.add(id="b")
+    node.input_pins.add(name="in", type=TYPES[kind])
+    edge = flow.edges.add()
+    getattr(edge, "from").node_id, getattr(edge, "from").pin = "a", "out"
+    edge.to.node_id, edge.to.pin = "b", "in"
+    return flow
+
+
+class FakeMedia:
+    """Takes uploads and remembers them."""
+
+    def __init__(self) -> None:
+        self.content = b""
+
+    async def upload(self, data, **about):
+        self.content = b"".join([piece async for piece in data])
+        return media_pb2.MediaValue(type=about["media_type"], url="s3://bucket/key")
+
+
+async def value_of(kind: str, text: str, media=None):
+    told: list[tuple[str, int, int]] = []
+    values = await inputs.values(
+        {"a.out": text},
+        flow_to(kind),
+        media or FakeMedia(),
+        workspace_id="",
+        progress=lambda *about: told.append(about),
+    )
+    return values["a.out"], told
+
+
+@pytest.mark.parametrize("argument", ["upload", "upload.file", "=x", ".file=x", "upload.=x", "a.b.c=x"])
+def test_an_argument_of_another_form_is_refused(argument) -> None:
+    with pytest.raises(InvalidRequest, match=r"node\.pin=VALUE"):
+        inputs.read([argument])
+
+
+def test_a_pin_is_given_once() -> None:
+    assert inputs.read(["a.out=x=y"]) == {"a.out": "x=y"}
+    with pytest.raises(InvalidRequest, match="twice"):
+        inputs.read(["a.out=x", "a.out=y"])
+
+
+async def test_a_text_becomes_what_its_pin_takes() -> None:
+    assert (await value_of("number", "1.5"))[0].number == 1.5
+    assert (await value_of("boolean", "true"))[0].boolean is True
+    assert (await value_of("json", '{"a": [1]}'))[0].json.struct_value["a"][0] == 1
+    assert (await value_of("string", "1.5"))[0].text == "1.5"
+
+
+@pytest.mark.parametrize(("kind", "text"), [("number", "one"), ("boolean", "yes"), ("json", "{")])
+async def test_a_text_of_another_type_is_named(kind, text) -> None:
+    with pytest.raises(InvalidRequest, match=f"is not a {kind}"):
+        await value_of(kind, text)
+
+
+async def test_a_file_is_uploaded_in_pieces_with_progress(tmp_path) -> None:
+    media, photo = FakeMedia(), tmp_path / "photo.jpg"
+    photo.write_bytes(bytes(600_000))
+    value, told = await value_of("image", str(photo), media)
+    assert value.media.type == media_pb2.MEDIA_TYPE_IMAGE
+    assert len(media.content) == 600_000
+    assert [sent for _, sent, _ in told] == [262_144, 524_288, 600_000]
+    assert {total for _, _, total in told} == {600_000}
+
+
+async def test_a_file_that_is_not_there_is_named(tmp_path) -> None:
+    with pytest.raises(InvalidRequest, match="there is no file"):
+        await value_of("image", str(tmp_path / "none.jpg"))
