@@ -270,7 +270,7 @@ async def test_an_agent_knows_how_long_it_has(serve, agent) -> None:
         return {"left": run.time_left() or -1}
 
     async with serve(agent(process, outputs="[{name: left, type: number}]")) as client:
-        assert 0 < (await gather(client.run(OPEN, timeout=5)))["left"] <= 5
+        assert 0 < (await gather(client.run(OPEN, timeout=5)))["left"] < 5.5  # grpc rounds up
         assert (await gather(client.run(OPEN)))["left"] == -1
 
 
