@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 
-from google.protobuf import struct_pb2
+from google.protobuf import json_format, struct_pb2
 
 from mediamesh.api.agent.v1 import value_pb2
 from mediamesh.api.flow.v1 import execution_pb2
@@ -45,3 +45,10 @@ def test_maps_lists_and_nested_enums_take_the_edge_form() -> None:
 def test_json_values_stay_as_they_are() -> None:
     value = value_pb2.Value(json=struct_pb2.Value(string_value="MEDIA_TYPE_IMAGE"))
     assert to_object(value) == {"json": "MEDIA_TYPE_IMAGE"}
+
+
+def test_whole_numbers_have_no_fraction() -> None:
+    value = value_pb2.Value()
+    json_format.ParseDict([{"index": 285, "share": 0.5, "big": 1e300}], value.json)
+    assert to_json(value) == '{"json":[{"index":285,"share":0.5,"big":1e+300}]}'
+    assert to_json(value_pb2.Value(number=3)) == '{"number":3}'

@@ -30,8 +30,9 @@ def check(
 def agents(*, server: Server = "", port: Port = 8080) -> None:
     """List the agents that flows can use."""
     table = Table(box=None)
-    for heading in ("agent", "version", "takes", "gives", ""):
-        table.add_column(heading)
+    for heading in ("agent", "version", "takes", "gives"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("")
     for manifest in complete(_agents(target(server, port))):
         table.add_row(
             manifest.id,

@@ -101,19 +101,34 @@ async def _print_lines(events: AsyncIterator[ExecutionEvent]) -> execution_pb2.E
 
 async def _show(events: AsyncIterator[ExecutionEvent], view: RunView) -> execution_pb2.ExecutionState.ValueType:
     console = Console()
-    finished = execution_pb2.ExecutionFinished()
-    # A terminal is redrawn in place; a pipe or a log gets one line for each event.
-    with Live(view, console=console, refresh_per_second=20, auto_refresh=console.is_terminal) as live:
-        async for event in events:
-            view.see(event)
-            if console.is_terminal:
-                live.refresh()
-            else:
-                console.print(line(event), highlight=False, markup=False, soft_wrap=True)
-            if event.HasField("execution_finished"):
-                finished = event.execution_finished
+    follow = _redraw if console.is_terminal else _print_plain
+    finished = await follow(console, events, view)
     console.print(view.results())
     if finished.HasField("error"):
         raise MeshError.from_status(finished.error)
     console.print(f"Done in {finished.duration.ToMilliseconds()} ms.")
     return finished.state
+
+
+async def _redraw(
+    console: Console, events: AsyncIterator[ExecutionEvent], view: RunView
+) -> execution_pb2.ExecutionFinished:
+    """Draw the nodes in place while they run."""
+    finished = execution_pb2.ExecutionFinished()
+    with Live(view, console=console, refresh_per_second=20):
+        async for event in events:
+            view.see(event)
+            finished = event.execution_finished
+    return finished
+
+
+async def _print_plain(
+    console: Console, events: AsyncIterator[ExecutionEvent], view: RunView
+) -> execution_pb2.ExecutionFinished:
+    """Print a line for each event: what a pipe or a log can take."""
+    finished = execution_pb2.ExecutionFinished()
+    async for event in events:
+        view.see(event)
+        console.print(line(event), highlight=False, markup=False, soft_wrap=True)
+        finished = event.execution_finished
+    return finished

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from google.protobuf import json_format
 from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.spinner import Spinner
@@ -40,6 +39,7 @@ class RunView:
         self._notes: dict[str, str] = {}
         self._percent: dict[str, float] = {}
         self._outputs: dict[tuple[str, str], Value] = {}
+        self._fed: set[tuple[str, str]] = set()
         self._uploads: dict[str, tuple[int, int]] = {}
 
     def uploaded(self, pin: str, sent: int, total: int) -> None:
@@ -51,7 +51,10 @@ class RunView:
         node, kind = event.node_id, event.WhichOneof("event")
         match kind:
             case "execution_started":
-                self._types = {node.id: node.type for node in event.execution_started.flow.nodes}
+                flow = event.execution_started.flow
+                self._types = {node.id: node.type for node in flow.nodes}
+                sources = (getattr(edge, "from") for edge in flow.edges)  # a keyword of Python
+                self._fed = {(source.node_id, source.pin) for source in sources}
                 self._states = dict.fromkeys(self._types, "pending")
             case "node_started":
                 self._states[node] = "running"
@@ -85,8 +88,9 @@ class RunView:
         return table
 
     def results(self) -> RenderableType:
-        """Return the values that the run's last nodes gave, drawn for people."""
-        return Group(*(_drawn(f"{node}.{pin}", value) for (node, pin), value in self._outputs.items()))
+        """Return the values that entered no further node, drawn for people."""
+        ends = ((name, value) for name, value in self._outputs.items() if name not in self._fed)
+        return Group(*(_drawn(".".join(name), value) for name, value in ends))
 
 
 def line(event: ExecutionEvent) -> str:
@@ -99,10 +103,10 @@ def line(event: ExecutionEvent) -> str:
 
 
 def _drawn(name: str, value: Value) -> RenderableType:
-    content = json_format.MessageToDict(value.json) if value.WhichOneof("kind") == "json" else None
-    if isinstance(content, Sequence) and content and all(_is_labelled(entry) for entry in content):
+    content = to_object(value).get(value.WhichOneof("kind") or "")
+    if isinstance(content, list) and content and all(_is_labelled(entry) for entry in content):
         return _bars(name, content)
-    return Text.assemble((f"{name} ", "bold"), _short(content if content is not None else to_object(value)))
+    return Text.assemble((f"{name} ", "bold"), _short(content))
 
 
 def _is_labelled(entry: Any) -> bool:
@@ -113,7 +117,7 @@ def _bars(name: str, entries: Sequence[dict[str, Any]]) -> RenderableType:
     table = Table(title=name, title_style="bold", title_justify="left", box=None, show_header=False)
     for entry in entries:
         share = float(entry["probability"])
-        table.add_row(str(entry["label"]), ProgressBar(1, share, width=32), f"{share:6.1%}")
+        table.add_row(str(entry["label"]), ProgressBar(1, share, width=32), f"{share:.1%}")
     return table
 
 

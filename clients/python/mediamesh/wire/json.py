@@ -21,6 +21,9 @@ _INT64 = {
     FieldDescriptor.CPPTYPE_UINT64,
 }
 
+# From here on a double no longer holds every whole number.
+_EXACT = 2**53
+
 
 def to_json(message: Message) -> str:
     """Return the message as one line of JSON."""
@@ -41,7 +44,7 @@ def short_name(enum: EnumDescriptor, value: str) -> str:
 
 def _edge_form(spelled: dict[str, Any], descriptor: Any) -> dict[str, Any]:
     if descriptor.full_name.startswith("google.protobuf."):
-        return spelled
+        return {name: _plain(value) for name, value in spelled.items()}
     by_json_name = {field.json_name: field for field in descriptor.fields}
     return {
         name: _edge_value(value, by_json_name[name]) if name in by_json_name else value
@@ -65,4 +68,15 @@ def _edge_scalar(value: Any, field: FieldDescriptor) -> Any:
         return _edge_form(value, field.message_type)
     if field.cpp_type in _INT64:
         return int(value)
+    return _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    """Spell whole numbers without a fraction, as every other JSON library does: all of protobuf's are doubles."""
+    if isinstance(value, float) and value.is_integer() and abs(value) <= _EXACT:
+        return int(value)
+    if isinstance(value, list):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, dict):
+        return {name: _plain(entry) for name, entry in value.items()}
     return value
