@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mediamesh.agent import Agent
-from mediamesh.agents.image_classifier.preprocess import preprocess
+from mediamesh.agents.image_classifier.preprocessing import preprocess
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,7 +44,7 @@ class ImageClassifier(Agent):
             data = await run.download("image")
             pixels = await asyncio.to_thread(preprocess, data, max_pixels=self._max_pixels)
             del data
-        outputs = await self._inference.infer(self._model, {"input": pixels}, timeout=run.time_left())
+        outputs = await self._inference.infer(self._model, {"input": pixels[np.newaxis]}, timeout=run.time_left())
         classes = best(outputs["logits"][0], top_k)
         return {
             "classification": [

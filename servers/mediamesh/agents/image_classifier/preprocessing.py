@@ -26,8 +26,8 @@ _TURNS = {
 }
 
 
-def preprocess(data: bytes, *, max_pixels: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Return the picture's middle as float32 [1, 3, 224, 224], RGB, (x - 127) / 128.
+def preprocess(data: bytes, *, max_pixels: int = 64_000_000) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Return the picture's middle as float32 [3, 224, 224], RGB, (x - 127) / 128.
 
     The middle is the square of 0.875 of the shorter side, scaled bicubically: what the model was trained and quantised
     with (the recipe of EfficientNet-Lite: https://github.com/tensorflow/tpu, models/official/efficientnet/lite).
@@ -54,7 +54,7 @@ def preprocess(data: bytes, *, max_pixels: int) -> np.ndarray[Any, np.dtype[np.f
     if turn is not None:
         middle = middle.transpose(turn)
     values = (np.asarray(middle, np.float32) - 127.0) / 128.0
-    return np.ascontiguousarray(values.transpose(2, 0, 1)[np.newaxis])
+    return np.ascontiguousarray(values.transpose(2, 0, 1))
 
 
 def _middle(image: Image.Image) -> Image.Image:

@@ -7,7 +7,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from mediamesh.agents.image_classifier.agent import best
-from mediamesh.agents.image_classifier.preprocess import preprocess
+from mediamesh.agents.image_classifier.preprocessing import preprocess
 
 
 def tensor(image: Image.Image, kind: str = "PNG", **options) -> np.ndarray:
