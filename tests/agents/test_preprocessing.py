@@ -13,7 +13,7 @@ from mediamesh.agents.image_classifier.preprocessing import preprocess
 def tensor(image: Image.Image, kind: str = "PNG", **options) -> np.ndarray:
     buffer = BytesIO()
     image.save(buffer, kind, **options)
-    return preprocess(buffer.getvalue(), max_pixels=64_000_000)
+    return preprocess(buffer.getvalue())
 
 
 def plain(image: Image.Image) -> np.ndarray:
@@ -21,7 +21,7 @@ def plain(image: Image.Image) -> np.ndarray:
     side = round(0.875 * min(image.size))
     left, top = (image.width - side) // 2, (image.height - side) // 2
     middle = image.crop((left, top, left + side, top + side)).resize((224, 224), Image.Resampling.BICUBIC)
-    return ((np.asarray(middle, np.float32) - 127) / 128).transpose(2, 0, 1)[None]
+    return ((np.asarray(middle, np.float32) - 127) / 128).transpose(2, 0, 1)
 
 
 def photo(width: int = 640, height: int = 480) -> Image.Image:
@@ -34,7 +34,7 @@ def photo(width: int = 640, height: int = 480) -> Image.Image:
 def test_the_tensor_is_what_the_plain_recipe_gives() -> None:
     image = photo()
     given = tensor(image)
-    assert given.shape == (1, 3, 224, 224)
+    assert given.shape == (3, 224, 224)
     assert given.dtype == np.float32
     assert given.flags.c_contiguous
     np.testing.assert_allclose(given, plain(image), atol=1.5 / 128)
