@@ -6,8 +6,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from types import SimpleNamespace
 
 import pytest
-from fake_agents import Agents
-from fake_media import FakeMedia
 
 from mediamesh.api.agent.v1 import agent_service_pb2_grpc
 from mediamesh.api.flow.v1.flow_service_pb2_grpc import FlowServiceStub
@@ -18,6 +16,8 @@ from mediamesh.kit.serve import Part, serving
 from mediamesh.kit.settings import ServerSettings
 from mediamesh.orchestrator.app import app
 from mediamesh.orchestrator.settings import Settings
+from tests.orchestrator.fake_agents import Agents
+from tests.orchestrator.fake_media import FakeMedia
 
 
 @asynccontextmanager

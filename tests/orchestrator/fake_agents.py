@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import Counter
 
 from google.protobuf import struct_pb2
@@ -51,7 +50,7 @@ MANIFESTS = [
 
 
 class Agents(agent_service_pb2_grpc.AgentServiceServicer):
-    """All of them; `running` counts runs by agent, `cancelled` those that were cancelled, `release` lets slow ones go."""
+    """All of them; `running` and `cancelled` count by execution, and `release` lets slow ones go."""
 
     def __init__(self) -> None:
         self.running: Counter[str] = Counter()
@@ -79,7 +78,6 @@ class Agents(agent_service_pb2_grpc.AgentServiceServicer):
             raise
         finally:
             self.running[run] -= 1
-            asyncio.get_running_loop().call_soon(lambda: None)
             await self._notify()
 
     async def _notify(self):
@@ -132,7 +130,7 @@ class Agents(agent_service_pb2_grpc.AgentServiceServicer):
         if how == "large":
             yield text("x" * 1_000_000)
         if how == "crash":
-            os.strerror("no number")
+            raise ZeroDivisionError
 
     async def producer(self, opened, frames):
         count = int(opened.params.fields["count"].number_value) if "count" in opened.params.fields else 3

@@ -14,7 +14,7 @@ class FakeMedia(media_service_pb2_grpc.MediaServiceServicer):
         self.stored: dict[str, media_pb2.MediaValue] = {}
 
     async def Upload(self, request_iterator, context):
-        opened, data = None, b""
+        opened, data = pb.UploadOpen(), b""
         async for frame in request_iterator:
             if frame.HasField("open"):
                 opened = frame.open

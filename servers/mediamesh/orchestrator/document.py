@@ -24,6 +24,7 @@ _SCALARS = {
     "tag:yaml.org,2002:float": SafeConstructor.construct_yaml_float,
     "tag:yaml.org,2002:null": SafeConstructor.construct_yaml_null,
 }
+_COLLECTIONS = {"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"}
 # Dates are text to a flow, as JSON has none.
 _TEXTS = {_STR, "tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:value", "tag:yaml.org,2002:merge"}
 
@@ -92,6 +93,8 @@ class _Plain:
         # Aliases repeat nodes, even within themselves, and so are counted where they are used.
         if self._parts > _MAX_PARTS or depth > _MAX_DEPTH:
             raise BadDocument("Aliases make this value too large.", node.start_mark)
+        if isinstance(node, yaml.CollectionNode) and node.tag not in _COLLECTIONS:
+            raise BadDocument(f"The tag {node.tag[:64]!r} is not allowed.", node.start_mark)
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, depth)
         if isinstance(node, yaml.SequenceNode):

@@ -151,6 +151,6 @@ def _called(value: value_pb2.Value) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = repr(value) if isinstance(value, str) else str(value)
+    text = f"{value:g}" if isinstance(value, float) else repr(value)
     kind = {str: "string", bool: "boolean", int: "number", float: "number", dict: "json", list: "json"}
     return f"the {kind.get(type(value), 'value')} {text[:64]}" if value is not None else "nothing"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 
@@ -45,7 +45,8 @@ class FlowServicer(flow_service_pb2_grpc.FlowServiceServicer):
         run = await self._executions.start(
             request.source, request.inputs, workspace_id=request.workspace_id, timeout=time_left(context)
         )
-        context.add_done_callback(lambda ended: _stop(run, ended))
+        # The types of grpc.aio want a class of theirs here, which exists in the types only.
+        context.add_done_callback(cast("Any", lambda ended: _stop(run, ended)))
         async for event in self._log.watch(run.execution_id, 0, stay=True):
             yield pb.RunFlowResponse(event=event)
 

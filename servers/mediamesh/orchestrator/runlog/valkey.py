@@ -1,7 +1,8 @@
 """Runs in Valkey: a stream for the events of each, a hash for where it stands, a key that dies with its orchestrator.
 
 Keys: ``mm:run:{ID}:log``, ``mm:run:{ID}:run``, ``mm:run:{ID}:lease`` (one slot in a cluster); ``mm:runs:WORKSPACE``,
-ids in order; ``mm:orchestrator:REPLICA``, letters to a replica. Each has a TTL. The id of an entry is its event's sequence.
+ids in order; ``mm:orchestrator:REPLICA``, letters to a replica. Each has a TTL. The id of an entry is its event's
+sequence.
 """
 
 from __future__ import annotations
