@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests.integration.conftest import server_process
+
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(120)]
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -127,3 +129,19 @@ async def test_an_event_source_that_is_cut_off_resumes_with_last_event_id_and_mi
     assert seen["ids"] == list(range(1, len(seen["ids"]) + 1))
     assert seen["kinds"][0] == "execution_started"
     assert seen["kinds"][-1] == "execution_finished"
+
+
+async def test_a_run_whose_agent_hangs_is_cancelled_by_the_button(drive, mesh) -> None:
+    agents = server_process(mesh, "agents")
+    agents.suspend()
+    try:
+        seen = await drive("cancel.mjs", CAT)
+    finally:
+        agents.resume()
+
+    assert seen["run"] == "cancelled"
+    assert seen["classify"] == "cancelled"
+    assert seen["status"] == "Cancelled."
+    assert seen["alert"] == ""
+    assert seen["again"]
+    assert seen["seconds"] < 2

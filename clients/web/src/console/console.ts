@@ -72,7 +72,7 @@ export class Console {
         if (event.event.case === "executionStarted" && run.flow) this.#graph.show(run.flow);
         this.#paint(run);
       }
-      if (run.error) this.#alert.show(run.error);
+      if (run.error && run.state !== ExecutionState.CANCELLED) this.#alert.show(run.error);
     } catch (thrown) {
       if (this.#stop !== stop) return;
       run.state = stop.signal.aborted ? ExecutionState.CANCELLED : ExecutionState.FAILED;
