@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Self
 
 import grpc
@@ -20,7 +21,7 @@ from opentelemetry import metrics, propagate, trace
 from mediamesh.wire.errors import InvalidRequest, MeshError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
     from google.protobuf.message import Message
 
@@ -148,15 +149,18 @@ def _guard_unary(behaviour: Callable[[Any, Context], Awaitable[Any]], accept: Ca
 
 
 def _guard_stream(
-    behaviour: Callable[[Any, Context], AsyncIterator[Any]],
+    behaviour: Callable[[Any, Context], AsyncGenerator[Any]],
     accept: Callable[[Any], Any],
     method: str,
 ) -> Any:
-    async def guarded(request: Any, context: Context) -> AsyncIterator[Any]:
+    # It writes and does not yield: a generator that a cancelled call leaves behind would be closed by the garbage
+    # collector, in another task and another trace.
+    async def guarded(request: Any, context: Context) -> None:
         with _Observed(method, context) as call:
             try:
-                async for response in behaviour(accept(request), context):
-                    yield response
+                async with aclosing(behaviour(accept(request), context)) as responses:
+                    async for response in responses:
+                        await context.write(response)
             except grpc.aio.AbortError:
                 raise
             except Exception as error:  # noqa: BLE001 - the boundary is where every error ends
