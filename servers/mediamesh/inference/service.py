@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from importlib.metadata import version as installed_version
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from mediamesh.kit.boundary import time_left
 from mediamesh.wire.errors import NotFound, NotImplementedByServer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
     from google.protobuf.descriptor import MethodDescriptor
 
@@ -98,10 +99,12 @@ class InferenceServicer:
 
     async def ModelStreamInfer(
         self, requests: AsyncIterator[bytes], context: Context
-    ) -> AsyncIterator[pb.ModelStreamInferResponse]:
+    ) -> AsyncGenerator[pb.ModelStreamInferResponse]:
         """Run models, many requests in flight; no request's error ends the stream."""
-        async for response in answers(requests, self._infer, most=self._stream_requests, draining=self._draining):
-            yield response
+        stream = answers(requests, self._infer, most=self._stream_requests, draining=self._draining)
+        async with aclosing(stream) as responses:
+            async for response in responses:
+                yield response
 
     async def _infer(self, request: InferRequest, seconds: float | None) -> pb.ModelInferResponse:
         model = self._repository.find(request.message.model_name, request.message.model_version)

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 from google.protobuf.message import DecodeError
 
 from mediamesh.api.inference.v2 import inference_service_pb2 as pb
-from mediamesh.client.inference import STATUS_PARAMETER
 from mediamesh.kit.boundary import checked
 from mediamesh.wire.errors import InvalidRequest, MeshError
-from mediamesh.wire.infer_request import InferRequest, split
+from mediamesh.wire.infer_request import STATUS_PARAMETER, InferRequest, split
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
     Infer = Callable[[InferRequest, float | None], Awaitable[pb.ModelInferResponse]]
 
@@ -38,7 +37,7 @@ def parse(data: bytes) -> InferRequest:
 
 async def answers(
     requests: AsyncIterator[bytes], infer: Infer, *, most: int, draining: asyncio.Event
-) -> AsyncIterator[pb.ModelStreamInferResponse]:
+) -> AsyncGenerator[pb.ModelStreamInferResponse]:
     """Yield the answer to every request as soon as it is there; a request that fails is answered with its error.
 
     Args:
@@ -74,6 +73,8 @@ async def answers(
             while (response := await ready.get()) is not None:
                 yield response
                 room.release()
+        except GeneratorExit:
+            return  # a task group would wrap it; whoever closes a generator wants it bare
         finally:
             running.cancel()
 

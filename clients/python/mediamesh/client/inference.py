@@ -24,7 +24,7 @@ from mediamesh.wire.errors import (
     StreamInterrupted,
     Unavailable,
 )
-from mediamesh.wire.infer_request import InferRequest, join
+from mediamesh.wire.infer_request import STATUS_PARAMETER, InferRequest, join
 from mediamesh.wire.tensors import bf16_to_fp32, datatype_of, from_contents, from_raw, to_raw
 
 if TYPE_CHECKING:
@@ -35,9 +35,8 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["STATUS_PARAMETER", "InferenceClient"]
+__all__ = ["InferenceClient"]
 
-STATUS_PARAMETER = "mediamesh_status"
 _SERVICE = "/inference.GRPCInferenceService"
 # Requests that wait to be written; beyond it ``infer`` waits, so memory stays bounded when the server is slow.
 _UNWRITTEN = 16

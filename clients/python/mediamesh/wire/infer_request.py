@@ -13,7 +13,11 @@ from mediamesh.api.inference.v2.inference_service_pb2 import ModelInferRequest
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["InferRequest", "join", "split"]
+__all__ = ["STATUS_PARAMETER", "InferRequest", "join", "split"]
+
+# On a stream Triton has room for an error's sentence only; this parameter of the response holds the whole
+# google.rpc.Status, in base64.
+STATUS_PARAMETER = "mediamesh_status"
 
 _RAW_FIELD = ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER
 _RAW_TAG = bytes([_RAW_FIELD << 3 | 2])

@@ -1,0 +1,73 @@
+"""The stream of a client outlives its server, and a server that stops answers what it has read."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+
+import numpy as np
+import pytest
+
+from mediamesh.client import connect
+from mediamesh.client.inference import InferenceClient
+from mediamesh.inference.app import app
+from mediamesh.inference.settings import Settings
+from mediamesh.kit.serve import serving
+from mediamesh.wire.errors import Unavailable
+
+ONES = np.ones((1, 2), np.float32)
+
+
+async def test_a_client_goes_on_after_its_server_was_restarted(tiny_repository) -> None:
+    settings = Settings(model_repository=tiny_repository, grace_seconds=0.1)
+    async with AsyncExitStack() as clients:
+        async with app(settings) as part, serving(settings, part) as port:
+            channel = await clients.enter_async_context(connect(f"127.0.0.1:{port}"))
+            client = await clients.enter_async_context(InferenceClient(channel))
+            await client.infer("double", {"x": ONES})
+        with pytest.raises(Unavailable):
+            await client.infer("double", {"x": ONES})
+        again = settings.model_copy(update={"port": port})
+        async with app(again) as part, serving(again, part):
+            async with asyncio.timeout(20):
+                while True:
+                    try:
+                        answer = await client.infer("double", {"x": ONES})
+                        break
+                    except Unavailable:
+                        await asyncio.sleep(0.05)
+            assert answer["y"].tolist() == [[2, 2]]
+
+
+async def test_a_server_that_stops_answers_what_it_has_read(tiny_repository, gate) -> None:
+    settings = Settings(model_repository=tiny_repository, grace_seconds=10)
+    async with AsyncExitStack() as clients, asyncio.TaskGroup() as tasks:
+        async with app(settings) as part, serving(settings, part) as port:
+            channel = await clients.enter_async_context(connect(f"127.0.0.1:{port}"))
+            client = await clients.enter_async_context(InferenceClient(channel))
+            gate.shut()
+            asked = tasks.create_task(client.infer("double", {"x": ONES}))
+            await gate.entered()
+            tasks.create_task(_open(gate, part))
+        assert asked.result()["y"].tolist() == [[2, 2]]
+
+
+async def _open(gate, part) -> None:
+    await part.drain()
+    gate.open()
+
+
+async def test_a_client_that_is_closed_tells_those_that_wait(tiny, gate) -> None:
+    gate.shut()
+    async with InferenceClient(tiny) as client:
+        asked = asyncio.create_task(client.infer("double", {"x": ONES}))
+        await gate.entered()
+    with pytest.raises(Unavailable):
+        await asked
+
+
+async def test_callers_that_wait_for_room_learn_that_there_is_no_server() -> None:
+    async with connect("127.0.0.1:1") as channel, InferenceClient(channel) as client:
+        asked = [client.infer("double", {"x": ONES}) for _ in range(100)]
+        outcomes = await asyncio.gather(*asked, return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {Unavailable}
