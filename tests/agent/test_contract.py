@@ -323,6 +323,17 @@ async def test_media_without_a_media_service_is_a_failed_precondition(serve, age
             await gather(client.run(OpenRun(agent_id="test.agent", inputs={"image": image()})))
 
 
+@pytest.mark.parametrize(
+    "value", [Value(binary=b"123"), Value(media=MediaValue(type=MediaType.MEDIA_TYPE_AUDIO, inline=b"123"))]
+)
+async def test_a_binary_pin_takes_bytes_and_media_alike(serve, agent, value) -> None:
+    async def process(run):
+        return {"text": (await run.download("bytes")).decode()}
+
+    async with serve(agent(process, inputs=INPUTS, outputs="[{name: text, type: string}]")) as client:
+        assert await gather(client.run(OpenRun(agent_id="test.agent", inputs={"bytes": value}))) == {"text": "123"}
+
+
 async def test_inline_media_needs_no_media_service(serve, agent) -> None:
     async def process(run):
         return {"size": len(await run.download("image"))}

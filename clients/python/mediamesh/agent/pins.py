@@ -62,9 +62,10 @@ def type_name(pin: Pin) -> str:
 
 
 def check_value(pin: Pin, value: Value) -> Iterator[Violation]:
-    """Yield what makes the value unfit for the pin."""
+    """Yield what makes the value unfit for the pin; media of every type fits a binary one."""
     kind = value.WhichOneof("kind")
-    if kind != _KINDS[pin.type]:
+    is_media_as_bytes = kind == "media" and pin.type == PinType.PIN_TYPE_BINARY
+    if kind != _KINDS[pin.type] and not is_media_as_bytes:
         yield Violation(InvalidRequest, f"takes {type_name(pin)}, got {kind or 'nothing'}")
     elif kind == "media":
         yield from _check_media(pin, value.media)
@@ -138,7 +139,7 @@ def _check_scalar(limits: PinConstraints, value: Value) -> Iterator[Violation]:
 
 
 def _check_media(pin: Pin, media: MediaValue) -> Iterator[Violation]:
-    if media.type != MEDIA_TYPES[pin.type]:
+    if media.type != MEDIA_TYPES.get(pin.type, media.type):
         got = short_name(MediaType.DESCRIPTOR, MediaType.Name(media.type))
         yield Violation(InvalidRequest, f"takes {type_name(pin)}, got {got}")
         return

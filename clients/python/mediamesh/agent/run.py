@@ -66,7 +66,7 @@ class Run:
         return value
 
     async def download(self, pin: str) -> bytes:
-        """Return all bytes of a media input.
+        """Return all bytes of a media or binary input.
 
         Raises:
             MediaTooLarge: it exceeds what this server lets a run download.
@@ -75,10 +75,12 @@ class Run:
         return b"".join([piece async for piece in self.read(pin)])
 
     def read(self, pin: str) -> AsyncIterator[bytes]:
-        """Iterate over the bytes of a media input without holding all of them."""
+        """Iterate over the bytes of a media or binary input without holding all of them."""
         value = self.inputs[pin]
+        if isinstance(value, bytes):  # a binary pin takes both
+            value = MediaValue(inline=value)
         if not isinstance(value, MediaValue):
-            raise TypeError(f"input {pin!r} is no media")
+            raise TypeError(f"input {pin!r} is neither media nor bytes")
         return self._media.read(value, timeout=self.time_left())
 
     def stream(self, pin: str) -> AsyncIterator[Chunk]:
