@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import aioboto3
 import pytest
-from botocore.config import Config
+from aiobotocore.config import AioConfig
 from PIL import Image
 
 from mediamesh.api.media.v1 import media_service_pb2 as pb
@@ -86,7 +86,7 @@ async def bucket(s3):
         aws_access_key_id=s3.access_key,
         aws_secret_access_key=s3.secret_key,
         region_name="us-east-1",
-        config=Config(signature_version="s3v4", s3={"addressing_style": "path"}),
+        config=AioConfig(signature_version="s3v4", s3={"addressing_style": "path"}),
     ) as client:
         yield Bucket(client, s3.bucket)
 

@@ -3,13 +3,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import signal
 import sys
-from contextlib import asynccontextmanager
+import urllib.request
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 import psutil
 import pytest
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 from PIL import Image
 
 from mediamesh.api.media.v1 import media_service_pb2 as pb
@@ -38,7 +41,7 @@ class Halting:
 
 
 @pytest.fixture(scope="session")
-def megabytes(make_picture) -> bytes:
+def megabytes(make_picture):
     return make_picture("PNG", (1000, 1000), compress_level=0)
 
 
@@ -69,16 +72,16 @@ async def test_uploads_that_end_early_give_their_memory_and_files_back(
             with pytest.raises(DeadlineExceeded):
                 await media.upload(Halting(megabytes), media_type=IMAGE, place=place, timeout=0.05)
         await media.upload(megabytes, media_type=IMAGE, place=place, timeout=20)
-        held = [link for fd in os.listdir("/proc/self/fd") if (link := _target(fd)).startswith(folder)]
-    assert held == []
-    assert os.listdir(folder) == []
+        assert not [file for file in open_files("self") if file.startswith(folder)]
+    assert not list(tmp_path.iterdir())
 
 
-def _target(fd: str) -> str:
-    try:
-        return os.readlink(f"/proc/self/fd/{fd}")
-    except OSError:
-        return ""
+def open_files(pid: object) -> list[str]:
+    found = []
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            found.append(os.fspath(link.readlink()))
+    return found
 
 
 async def test_cancelled_at_any_moment_it_is_stored_with_its_pointer_or_not_at_all(
@@ -103,7 +106,7 @@ async def test_cancelled_at_any_moment_it_is_stored_with_its_pointer_or_not_at_a
             await asyncio.sleep(0.01)
         assert objects == [value.ref.url.removeprefix("s3://media/")]
         outcomes.add(upload.cancelled())
-    assert outcomes == {True, False} or outcomes == {True}
+    assert True in outcomes
 
 
 async def test_an_upload_is_counted_and_logged(media, place, make_picture, caplog) -> None:
@@ -125,14 +128,18 @@ async def test_an_upload_is_counted_and_logged(media, place, make_picture, caplo
     }
 
 
-async def health(channel) -> int:
-    response = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
-    return response.status
+async def health(channel, **options):
+    check = channel.unary_unary(
+        "/grpc.health.v1.Health/Check",
+        request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+        response_deserializer=health_pb2.HealthCheckResponse.FromString,
+    )
+    return (await check(health_pb2.HealthCheckRequest(), **options)).status
 
 
 async def until(status, channel) -> None:
     async with asyncio.timeout(20):
-        while await health(channel) != status:
+        while await health(channel) != status:  # noqa: ASYNC110 - another process's state has no event
             await asyncio.sleep(0.05)
 
 
@@ -226,7 +233,7 @@ async def server_process(settings, **variables):
     environment = {f"MEDIAMESH_MEDIA_{name.upper()}": value for name, value in named.items()}
     environment["MEDIAMESH_LOG_LEVEL"] = "warning"
     async with process("-m", "mediamesh.media", **environment) as child, connect(f"127.0.0.1:{port}") as channel:
-        await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), wait_for_ready=True)
+        await health(channel, wait_for_ready=True)
         await until(health_pb2.HealthCheckResponse.SERVING, channel)
         yield child, channel, port
 
@@ -239,18 +246,20 @@ async def test_a_client_that_is_killed_in_mid_upload_leaves_nothing(
         async with process("-c", CLIENT, f"127.0.0.1:{port}", place.workspace_id) as client:
             assert await client.wait() == -signal.SIGKILL
         async with asyncio.timeout(5):
-            while any(os.fspath(tmp_path) in file for file in _open_files(server.pid)):
+            while any(os.fspath(tmp_path) in file for file in open_files(server.pid)):  # noqa: ASYNC110 - as above
                 await asyncio.sleep(0.02)
         assert await bucket.is_empty(place)
         await MediaClient(channel).upload(make_picture(), media_type=IMAGE, place=place)
 
 
-def _open_files(pid: int) -> list[str]:
-    return [
-        os.readlink(f"/proc/{pid}/fd/{fd}")
-        for fd in os.listdir(f"/proc/{pid}/fd")
-        if os.path.exists(f"/proc/{pid}/fd/{fd}")
-    ]
+@pytest.mark.stack
+async def test_prometheus_sees_the_sizes_of_uploads(settings, place, make_picture) -> None:
+    (metrics_port,) = free_ports(1)
+    async with server_process(settings, metrics_port=str(metrics_port)) as (_, channel, _port):
+        await MediaClient(channel).upload(make_picture(), media_type=IMAGE, place=place)
+        with await asyncio.to_thread(urllib.request.urlopen, f"http://127.0.0.1:{metrics_port}/metrics") as page:
+            text = page.read().decode()
+    assert re.search(r'mediamesh_multimodal_upload_size_bytes_count\{agent_id="",[^}]*type="image"\} 1\.0', text)
 
 
 @pytest.mark.stack
@@ -265,7 +274,7 @@ async def test_a_server_that_is_killed_in_mid_upload_leaves_nothing(
         with pytest.raises(MeshError):
             await upload
     assert await bucket.is_empty(place)
-    assert os.listdir(tmp_path) == []
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.stack
@@ -291,5 +300,5 @@ async def test_a_hundred_uploads_at_once_stay_within_the_budget(settings, place,
         values = await asyncio.gather(*(media.upload(data, media_type=IMAGE, place=place) for data in pictures))
         watching.cancel()
     assert len({value.ref.url for value in values}) == 100
-    print(f"server: {idle / 1e6:.0f} MB idle, {peak / 1e6:.0f} MB at most")
-    assert peak - idle < 300e6
+    # 300 MB were on their way; about 110 were held.
+    assert peak - idle < 200e6, f"{idle / 1e6:.0f} MB idle, {peak / 1e6:.0f} MB at most"

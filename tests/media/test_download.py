@@ -17,13 +17,13 @@ GET, PUT = pb.PresignMethod.PRESIGN_METHOD_GET, pb.PresignMethod.PRESIGN_METHOD_
 
 
 @pytest.fixture(scope="session")
-def large(make_picture) -> bytes:
+def large(make_picture):
     """Return a picture of about 3 MB."""
     return make_picture("PNG", (1000, 1000), compress_level=0)
 
 
 @pytest.fixture
-async def url(media, place, large) -> str:
+async def url(media, place, large):
     return (await media.upload(large, media_type=IMAGE, place=place)).ref.url
 
 
@@ -104,7 +104,7 @@ async def test_stat_needs_nothing_but_the_object(media, url, large, settings, se
     assert response.create_time.seconds > 0
 
 
-def fetch(request: urllib.request.Request | str) -> bytes:
+def fetch(request: urllib.request.Request | str):
     with urllib.request.urlopen(request) as response:
         return response.read()
 

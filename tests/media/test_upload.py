@@ -9,6 +9,7 @@ import pytest
 
 from mediamesh.api.media.v1 import media_service_pb2 as pb
 from mediamesh.api.media.v1.media_pb2 import MediaFacts, MediaType
+from mediamesh.client.media import MediaClient
 from mediamesh.wire.errors import (
     ChecksumMismatch,
     InvalidRequest,
@@ -107,7 +108,7 @@ async def test_bytes_whose_object_has_gone_are_stored_anew(media, bucket, place,
 async def test_declared_facts_of_known_bytes_are_compared_too(media, place, make_picture) -> None:
     data = make_picture()
     await media.upload(data, media_type=IMAGE, place=place)
-    with pytest.raises(InvalidRequest, match="declared.width: 65 is declared, and the bytes say 64"):
+    with pytest.raises(InvalidRequest, match=r"declared.width: 65 is declared, and the bytes say 64"):
         await media.upload(data, media_type=IMAGE, place=place, declared=MediaFacts(width=65))
 
 
@@ -122,7 +123,7 @@ async def test_a_wrong_offset_names_the_right_one(stub, bucket, place, make_pict
 async def test_a_damaged_chunk_is_seen_by_its_crc32c(stub, bucket, place, make_picture) -> None:
     data = make_picture()
     good = google_crc32c.value(data)
-    with pytest.raises(ChecksumMismatch, match="chunk.crc32c") as raised:
+    with pytest.raises(ChecksumMismatch, match=r"chunk.crc32c") as raised:
         await send(stub, opening(place), chunk(data, crc32c=good ^ 1), finish(data))
     assert raised.value.metadata["field"] == "chunk.crc32c"
     assert await bucket.is_empty(place)
@@ -188,8 +189,6 @@ async def test_an_endless_upload_is_stopped_at_the_limit(settings, serve, place,
             sent += 65536
             yield bytes(65536)
 
-    from mediamesh.client.media import MediaClient
-
     async with serve(settings.model_copy(update={"max_image_bytes": 1_000_000})) as channel:
         with pytest.raises(MediaTooLarge):
             await MediaClient(channel).upload(endless(), media_type=IMAGE, place=place)
@@ -214,13 +213,11 @@ async def test_kinds_that_are_not_accepted_yet_are_told_what_is(stub, place) -> 
 
 
 async def test_an_upload_cannot_be_continued_yet(stub, place) -> None:
-    with pytest.raises(NotImplementedByServer, match="open.upload_id"):
+    with pytest.raises(NotImplementedByServer, match=r"open.upload_id"):
         await send(stub, opening(place, upload_id="abc"))
 
 
 async def test_an_upload_that_pauses_too_long_ends(settings, serve, bucket, place, make_picture) -> None:
-    from mediamesh.client.media import MediaClient
-
     async def pausing():
         yield make_picture("PNG", (900, 700), mode="RGBA")[:300_000]
         await asyncio.Event().wait()
@@ -233,8 +230,6 @@ async def test_an_upload_that_pauses_too_long_ends(settings, serve, bucket, plac
 
 
 async def test_an_upload_that_takes_too_long_ends(settings, serve, bucket, place, make_picture) -> None:
-    from mediamesh.client.media import MediaClient
-
     async def dripping():
         yield make_picture("PNG")
         while True:
@@ -242,7 +237,7 @@ async def test_an_upload_that_takes_too_long_ends(settings, serve, bucket, place
             yield bytes(300_000)
 
     async with serve(settings.model_copy(update={"upload_seconds": 0.2})) as channel:
-        with pytest.raises(StreamTimeout, match="longer than 0.2 s"):
+        with pytest.raises(StreamTimeout, match=r"longer than 0.2 s"):
             await MediaClient(channel).upload(dripping(), media_type=IMAGE, place=place)
     assert await bucket.is_empty(place)
 

@@ -121,4 +121,10 @@ class ServerSettings(Settings):
     max_concurrent_calls: int = Field(
         default=2000, ge=1, le=1_000_000, description="Calls served at once; the next is refused."
     )
+    read_ahead_bytes: int | None = Field(
+        default=None,
+        ge=65_536,
+        le=1 << 24,
+        description="Bytes taken from each stream before they are read; unset lets gRPC choose, up to megabytes.",
+    )
     reflection: bool = Field(default=True, description="Whether the server tells about the services of the mesh.")

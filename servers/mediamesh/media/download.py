@@ -17,7 +17,7 @@ from mediamesh.media.place import object_key
 from mediamesh.wire.errors import InvalidRequest, OutOfRange, Overloaded
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
     from mediamesh.api.media.v1.media_service_pb2 import PresignRequest
     from mediamesh.media.catalogue import Catalogue
@@ -54,7 +54,7 @@ class Downloads:
         response.create_time.FromDatetime(stored.time.astimezone(UTC).replace(tzinfo=None))
         return response
 
-    async def read(self, url: str, *, offset: int, limit: int) -> AsyncIterator[DownloadResponse]:
+    async def read(self, url: str, *, offset: int, limit: int) -> AsyncGenerator[DownloadResponse]:
         """Yield the bytes from ``offset`` on, at most ``limit`` of them if it is not 0.
 
         Raises:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from mediamesh.api.media.v1.media_service_pb2_grpc import MediaServiceServicer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
     import grpc
 
@@ -35,10 +36,11 @@ class MediaService(MediaServiceServicer):
         """Store one object."""
         return await self._uploads.receive(request_iterator)
 
-    async def Download(self, request: pb.DownloadRequest, context: Context) -> AsyncIterator[pb.DownloadResponse]:
+    async def Download(self, request: pb.DownloadRequest, context: Context) -> AsyncGenerator[pb.DownloadResponse]:
         """Read an object, or a part of it."""
-        async for piece in self._downloads.read(request.url, offset=request.offset, limit=request.limit):
-            yield piece
+        async with aclosing(self._downloads.read(request.url, offset=request.offset, limit=request.limit)) as pieces:
+            async for piece in pieces:
+                yield piece
 
     async def Stat(self, request: pb.StatRequest, context: Context) -> pb.StatResponse:
         """Tell what is stored."""

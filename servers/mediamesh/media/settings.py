@@ -18,6 +18,13 @@ class Settings(ServerSettings):
 
     section: ClassVar[str] = "media"
 
+    read_ahead_bytes: int | None = Field(
+        default=262_144,
+        ge=65_536,
+        le=1 << 24,
+        description="Bytes taken from each upload before they are read; unset lets gRPC choose, up to megabytes.",
+    )
+
     endpoint_url: str = Field(default="http://127.0.0.1:8333", description="Address of the S3 store.")
     public_endpoint_url: str = Field(
         default="", description="Address of the S3 store as clients reach it, for signed addresses; empty for the same."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from typing import TYPE_CHECKING
 
 from mediamesh.api.media.v1.media_pb2 import MediaFacts, MediaType, MediaValue
@@ -77,7 +77,7 @@ class MediaClient:
 
     async def read(
         self, url: str, *, offset: int = 0, limit: int = 0, timeout: float | None = None
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes]:
         """Yield the bytes from ``offset`` on, at most ``limit`` of them if it is not 0, in pieces of 256 KiB at most.
 
         Raises:
