@@ -117,6 +117,8 @@ class Supervisor:
             for kept in self._kept.values():
                 if kept.process is not None:
                     kept.process.kill()
+                if kept.task is not None:
+                    kept.task.cancel()  # who waits for a program to end waits no longer
         self._stop.set()
 
     async def _announce(self, on_ready: Callable[[], None]) -> None:
