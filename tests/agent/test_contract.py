@@ -324,7 +324,9 @@ async def test_media_without_a_media_service_is_a_failed_precondition(serve, age
 
 
 @pytest.mark.parametrize(
-    "value", [Value(binary=b"123"), Value(media=MediaValue(type=MediaType.MEDIA_TYPE_AUDIO, inline=b"123"))]
+    "value",
+    [Value(binary=b"123"), Value(media=MediaValue(type=MediaType.MEDIA_TYPE_AUDIO, inline=b"123"))],
+    ids=["bytes", "media"],
 )
 async def test_a_binary_pin_takes_bytes_and_media_alike(serve, agent, value) -> None:
     async def process(run):
