@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any, cast
+
 import pytest
 
 from mediamesh.api.agent.v1 import pin_pb2
@@ -44,7 +46,7 @@ async def value_of(kind: str, text: str, media=None):
     values = await inputs.values(
         {"a.out": text},
         flow_to(kind),
-        media or FakeMedia(),
+        cast("Any", media or FakeMedia()),
         workspace_id="",
         progress=lambda *about: told.append(about),
     )

@@ -22,8 +22,8 @@ def started() -> execution_pb2.ExecutionEvent:
 def labelled() -> execution_pb2.ExecutionEvent:
     result = event(3, "good")
     result.node_output.pin = "classification"
-    entries = [{"label": "tabby", "index": 281, "probability": 0.75}]
-    json_format.ParseDict(entries, result.node_output.value.json)
+    entries = '[{"label": "tabby", "index": 281, "probability": 0.75}]'
+    json_format.Parse(entries, result.node_output.value.json)
     return result
 
 

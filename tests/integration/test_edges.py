@@ -50,7 +50,7 @@ def events(mesh, execution_id: str, headers: dict[str, str] | None = None) -> tu
     request = urllib.request.Request(f"http://{mesh.door}/v1/executions/{execution_id}/events", headers=headers or {})
     with urllib.request.urlopen(request, timeout=60) as answer:
         blocks = answer.read().decode().split("\n\n")
-        kind = answer.headers["content-type"]
+        kind = str(answer.headers["content-type"])
     fields = [dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":")) for block in blocks]
     return kind, [event for event in fields if "data" in event]
 
@@ -64,7 +64,7 @@ def started(mesh, classify) -> str:
     }
     status, answer = rest(mesh, "/v1/executions", body)
     assert status == 200, answer
-    return answer["execution"]["executionId"]
+    return str(answer["execution"]["executionId"])
 
 
 def test_reflection_through_the_door_lists_every_service(mesh) -> None:
@@ -139,7 +139,7 @@ def test_metrics_count_what_was_served(mesh, started) -> None:
     ports = json.loads((mesh.data / "ports.json").read_text())
     pages = {}
     for name in ("media", "inference", "agents", "orchestrator"):
-        with urllib.request.urlopen(f"http://127.0.0.1:{ports[f'{name} metrics']}/metrics", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{ports[name]['metrics']}/metrics", timeout=10) as answer:
             pages[name] = answer.read().decode()
     assert "mediamesh_rpc_server_duration_seconds_count" in pages["orchestrator"]
     assert "mediamesh_multimodal_upload_size_bytes" in pages["media"]

@@ -49,6 +49,6 @@ def test_json_values_stay_as_they_are() -> None:
 
 def test_whole_numbers_have_no_fraction() -> None:
     value = value_pb2.Value()
-    json_format.ParseDict([{"index": 285, "share": 0.5, "big": 1e300}], value.json)
-    assert to_json(value) == '{"json":[{"index":285,"share":0.5,"big":1e+300}]}'
+    json_format.Parse('[285, 0.5, 1e300, {"index": 7}]', value.json)
+    assert to_json(value) == '{"json":[285,0.5,1e+300,{"index":7}]}'
     assert to_json(value_pb2.Value(number=3)) == '{"number":3}'

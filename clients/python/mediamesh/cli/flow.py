@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -55,6 +56,6 @@ async def _agents(door: str) -> list[manifest_pb2.Manifest]:
         return await mesh.flows.agents()
 
 
-def _pins(pins: list[pin_pb2.Pin]) -> str:
+def _pins(pins: Iterable[pin_pb2.Pin]) -> str:
     types = pin_pb2.PinType.DESCRIPTOR
     return "\n".join(f"{pin.name} {short_name(types, pin_pb2.PinType.Name(pin.type))}" for pin in pins)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["RunView", "line"]
 
 _LABELLED = {"label", "probability"}
-_SIGNS = {
+_SIGNS: dict[str, RenderableType] = {
     "pending": Text("·", style="dim"),
     "running": Spinner("dots", style="cyan"),
     "succeeded": Text("✔", style="green"),
