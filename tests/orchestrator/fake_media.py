@@ -36,6 +36,13 @@ class FakeMedia(media_service_pb2_grpc.MediaServiceServicer):
         )
         return pb.UploadResponse(media=self.stored[url])
 
+    async def Download(self, request, context):
+        raise NotFound("Nobody downloads here.")
+        yield
+
+    async def Presign(self, request, context):
+        raise NotFound("Nobody signs here.")
+
     async def Stat(self, request, context):
         if request.url not in self.stored:
             raise NotFound(f"There is nothing at {request.url}.")

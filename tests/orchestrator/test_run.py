@@ -7,6 +7,7 @@ import pytest
 
 from mediamesh.api.agent.v1 import value_pb2
 from mediamesh.api.flow.v1 import execution_pb2
+from mediamesh.api.flow.v1.execution_pb2 import ExecutionEvent
 from mediamesh.api.media.v1 import media_pb2
 from mediamesh.wire.errors import (
     DeadlineExceeded,
@@ -261,6 +262,7 @@ async def test_media_elsewhere_is_not_fetched_and_media_nowhere_is_not_found(mes
 
 
 async def test_leaving_a_run_cancels_its_agents_within_a_second(mesh, agents, release) -> None:
+    event = ExecutionEvent()
     async with aclosing(mesh.flows.run(flow("wait test.slow"))) as events:
         async for event in events:
             if event.HasField("node_progress"):
@@ -272,7 +274,7 @@ async def test_leaving_a_run_cancels_its_agents_within_a_second(mesh, agents, re
 
 
 async def test_the_deadline_of_the_caller_ends_the_run(mesh, agents, release) -> None:
-    run = ""
+    event, run = ExecutionEvent(), ""
     with pytest.raises(DeadlineExceeded):
         async for event in mesh.flows.run(flow("wait test.slow"), timeout=0.3):
             run = event.execution_id

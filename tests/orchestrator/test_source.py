@@ -139,10 +139,8 @@ def test_no_bytes_crash_the_check(data) -> None:
 KEYS = st.sampled_from(
     ["id", "type", "params", "outputs", "timeout", "from", "to", "nodes", "edges", "graph", "<<", "x"]
 )
-SCALARS = st.sampled_from(
-    ["a", "b", "a.text", "b.text", "test.echo", "ui.stream-console", "1", ".nan", "0x_", "~", "on", "1:30"]
-    + ["!!set x", "&a b", "*a", "!!python/name:os.system x"]
-)
+PLAIN = ("a", "b", "a.text", "b.text", "test.echo", "ui.stream-console", "1", ".nan", "0x_", "~", "on", "1:30")
+SCALARS = st.sampled_from([*PLAIN, "!!set x", "&a b", "*a", "!!python/name:os.system x"])
 YAML = st.recursive(
     SCALARS,
     lambda inner: (

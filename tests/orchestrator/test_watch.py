@@ -11,8 +11,10 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 
 import grpc
 import pytest
+from google.api.httpbody_pb2 import HttpBody
 
 from mediamesh.api.flow.v1 import execution_pb2
+from mediamesh.api.flow.v1.execution_pb2 import ExecutionEvent
 from mediamesh.api.flow.v1.flow_edge_service_pb2_grpc import FlowEdgeServiceStub
 from mediamesh.api.flow.v1.flow_service_pb2 import WatchExecutionRequest
 from mediamesh.api.flow.v1.flow_service_pb2_grpc import FlowServiceStub
@@ -67,6 +69,7 @@ async def test_a_position_in_the_future_and_an_unknown_run_are_refused(mesh, twi
 
 async def test_another_replica_tells_a_run_live(mesh, twin, release) -> None:
     execution = await mesh.flows.start(SLOW)
+    event = ExecutionEvent()
     async with asyncio.timeout(5), aclosing(twin.flows.watch(execution.execution_id)) as events:
         async for event in events:
             if event.HasField("node_progress"):
@@ -136,6 +139,7 @@ async def test_a_silent_run_sends_comments_to_browsers(settings, release) -> Non
         call = FlowEdgeServiceStub(mesh.channel).WatchExecutionSse(
             WatchExecutionRequest(execution_id=execution.execution_id)
         )
+        body = HttpBody()
         async for body in call:
             if body.data.startswith(b": heartbeat"):
                 break
@@ -172,6 +176,7 @@ async def orchestrator_process(settings):
         sys.executable, "-m", "mediamesh.orchestrator", env=environment, stderr=asyncio.subprocess.PIPE
     )
     try:
+        assert process.stderr is not None
         while b"orchestrator on" not in (line := await process.stderr.readline()):
             assert line
         yield process, line.split(b" on ")[1].split()[0].decode()
@@ -206,7 +211,7 @@ async def test_a_run_whose_orchestrator_is_killed_gets_an_end_once(settings, age
 async def test_a_client_reads_on_by_itself_when_its_server_dies(mesh, settings, release) -> None:
     """The second life of the address is another replica of the same log."""
     execution = await mesh.flows.start(SLOW)
-    run, seen = execution.execution_id, []
+    run, seen = execution.execution_id, list[ExecutionEvent]()
     async with orchestrating(settings()) as first:
         port = int(first.address.split(":")[1])
         channel = connect(first.address)
@@ -233,7 +238,7 @@ async def test_a_flow_for_a_server_that_is_down_is_told_to_come_again(settings, 
         assert issue.message.startswith(
             "No agent `test.flaky` is known. The agent server at 127.0.0.1:1 cannot be reached:"
         )
-        with pytest.raises(Unavailable, match="The agent server at .* cannot be reached"):
+        with pytest.raises(Unavailable, match=r"The agent server at .* cannot be reached"):
             await mesh.flows.start(source)
 
 

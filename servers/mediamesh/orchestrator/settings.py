@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from mediamesh.client.channel import MAX_MESSAGE_BYTES
 from mediamesh.kit.settings import ServerSettings
 
 __all__ = ["Settings"]
@@ -15,6 +16,10 @@ class Settings(ServerSettings):
     """Where the orchestrator finds its neighbours, and what a run may use."""
 
     section: ClassVar[str] = "orchestrator"
+
+    max_message_bytes: int = Field(
+        default=MAX_MESSAGE_BYTES, ge=1024, le=1 << 30, description="Largest message accepted: media may come inline."
+    )
 
     valkey_url: str = Field(
         default="redis://127.0.0.1:6379/0",

@@ -29,9 +29,11 @@ class MediaStore(Protocol):
         timeout: float | None = None,
     ) -> MediaValue:
         """Store bytes and return their reference."""
+        ...
 
     async def stat(self, url: str) -> StatResponse:
         """Return what is stored under an address."""
+        ...
 
 
 class RunMedia:

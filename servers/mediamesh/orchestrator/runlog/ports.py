@@ -59,9 +59,11 @@ class EventLog(Protocol):
             Fenced: the run ended, another replica holds it, or another event has this sequence.
             Unavailable: the store cannot be reached.
         """
+        ...
 
     async def read(self, execution_id: str, after: int, limit: int) -> list[ExecutionEvent]:
         """Return the events after a sequence that are still there, ``limit`` at most."""
+        ...
 
     async def poll(self, positions: Mapping[str, int]) -> tuple[list[ExecutionEvent], list[str]]:
         """Wait, some seconds at most, for an event after any of the positions, a cancellation asked for, or `wake`.
@@ -69,9 +71,11 @@ class EventLog(Protocol):
         Returns:
             Events by run in order, and the executions that somebody asked this replica to cancel.
         """
+        ...
 
     async def wake(self) -> None:
         """Make `poll` return."""
+        ...
 
 
 class RunRegistry(Protocol):
@@ -79,15 +83,20 @@ class RunRegistry(Protocol):
 
     async def create(self, execution: Execution) -> None:
         """Store a new run that this replica holds."""
+        ...
 
     async def load(self, execution_ids: Sequence[str]) -> list[Stored]:
         """Return those of the runs that are still stored, in the order given."""
+        ...
 
     async def page(self, workspace_id: str, before: str, limit: int) -> list[str]:
         """Return ids of a workspace's runs, newest first, older than ``before`` unless that is empty."""
+        ...
 
     async def renew(self, execution_ids: Iterable[str]) -> list[str]:
         """Show that this replica lives; return the runs that it no longer holds."""
+        ...
 
     async def ask_to_cancel(self, execution_id: str) -> None:
         """Tell the replica that holds a run to cancel it."""
+        ...
