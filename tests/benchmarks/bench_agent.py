@@ -77,7 +77,7 @@ def bare(data: bytes) -> Callable[[], Awaitable[object]]:
 
     def work() -> object:
         pixels = preprocess(data)[np.newaxis]
-        return best(session.run(None, {"input": pixels})[0][0], 5)
+        return best(np.asarray(session.run(None, {"input": pixels})[0])[0], 5)
 
     return lambda: asyncio.to_thread(work)
 
