@@ -73,13 +73,12 @@ def misfit(value: value_pb2.Value, pin: pin_pb2.Pin) -> MeshError | None:
         return _media_misfit(value.media, pin)
     if pin.type in MEDIA_OF:
         return UnsupportedMediaType(f"{_called(value)} does not fit {spelled(pin.type)}")
-    if kind != _KIND_OF[pin.type]:
+    if kind is None or kind != _KIND_OF[pin.type]:
         return InvalidRequest(f"{_called(value)} does not fit {spelled(pin.type)}")
     if kind == "binary" and 0 < pin.constraints.max_size_bytes < len(value.binary):
         return MediaTooLarge(f"{len(value.binary)} bytes are more than {pin.constraints.max_size_bytes}")
-    for problem in _scalar_misfits(getattr(value, kind), pin):
-        return InvalidRequest(problem)
-    return None
+    problem = next(_scalar_misfits(getattr(value, kind), pin), None)
+    return InvalidRequest(problem) if problem else None
 
 
 def plain_misfit(value: Any, pin: pin_pb2.Pin) -> str | None:

@@ -49,6 +49,7 @@ class Agents(Protocol):
 
     def client(self, agent_id: str, attempt: int) -> AgentClient:
         """Return a server that runs the agent, another one at another attempt where there are several."""
+        ...
 
 
 class Graph:
@@ -104,7 +105,10 @@ class Graph:
         except Skipped as skipped:
             self._failed, cause = True, skipped.cause
             await self._journal.record(node.id, node_skipped=execution_pb2.NodeSkipped(cause_node_id=cause))
-        except Exception as error:  # noqa: BLE001 - whatever fails a node fails only what depends on it
+        except (Exception, asyncio.CancelledError) as error:
+            # grpc raises this also where it was the other side that cancelled.
+            if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+                raise
             self._failed = True
             failed = execution_pb2.NodeFailed(error=_told(node, error).to_status(), duration=_since(begin))
             await self._journal.record(node.id, node_failed=failed)
@@ -132,9 +136,9 @@ class Graph:
 
     async def _work(self, node: FlowNode) -> None:
         seconds = node.timeout.ToNanoseconds() / 1e9 if node.HasField("timeout") else self._timeout
-        begin = monotonic()
+        begin, limit = monotonic(), asyncio.timeout(seconds)
         try:
-            async with asyncio.timeout(seconds) as limit:
+            async with limit:
                 await self._kind_of_work(node, seconds)
         except (TimeoutError, DeadlineExceeded) as error:
             # The agent knows the deadline too, and may be the first to say that it passed; before it, it means another.
@@ -224,9 +228,16 @@ def _constant(value: struct_pb2.Value, pin: pin_pb2.Pin) -> value_pb2.Value:
             return value_pb2.Value(json=value)
 
 
-def _told(node: FlowNode, error: Exception) -> MeshError:
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _told(node: FlowNode, error: BaseException) -> MeshError:
     if isinstance(error, MeshError):
         return error
+    if isinstance(error, asyncio.CancelledError):
+        return Unavailable(f"The server of the agent `{node.type}` broke off its run.")
     _LOG.exception("node %s failed", node.id, exc_info=error)
     trace_id = trace.format_trace_id(trace.get_current_span().get_span_context().trace_id)
     return MeshError(f"The orchestrator failed; its log has the cause under trace {trace_id}.", trace_id=trace_id)

@@ -86,6 +86,7 @@ class RunLog:
     def __init__(self, store: Store, *, heartbeat_seconds: float, lease_seconds: float) -> None:
         self._store = store
         self._heartbeat = heartbeat_seconds
+        self._lease = lease_seconds
         self._tick = min(heartbeat_seconds, lease_seconds / 2)
         self._tails: dict[str, _Tail] = {}
         self._leaving = False
@@ -102,17 +103,29 @@ class RunLog:
         self._release(execution_id, tail)
 
     async def append(self, batch: Batch) -> None:
-        """Store events, then deliver them.
+        """Store events, then deliver them; a store that is away for less than a lease is waited for.
 
         Raises:
             Fenced: the run is not ours any more.
             Unavailable: the store cannot be reached.
         """
-        await self._store.append(batch)
+        await self._stored(batch)
         tail = self._tails.get(batch.execution_id)
         if tail is not None:
             for event in batch.events:
                 tail.push(event)
+
+    async def _stored(self, batch: Batch) -> None:
+        give_up = monotonic() + self._lease
+        while True:
+            try:
+                # Saying it again is safe: the store knows what it has.
+                return await self._store.append(batch)
+            except Unavailable as error:
+                if monotonic() > give_up:
+                    raise
+                _LOG.warning("%s", error)
+            await asyncio.sleep(_RETRY_SECONDS)
 
     def leave(self) -> None:
         """Tell all who watch, but those who own, to go on elsewhere."""
