@@ -87,7 +87,8 @@ class Inference(inference_service_pb2_grpc.GRPCInferenceServiceServicer):
 
 class Events(flow_edge_service_pb2_grpc.FlowEdgeServiceServicer):
     async def WatchExecutionSse(self, request, context):
-        after = int(dict(context.invocation_metadata()).get("last-event-id", 0))
+        metadata = {str(key): value for key, value in context.invocation_metadata() or ()}
+        after = int(metadata.get("last-event-id", 0))
         yield HttpBody(content_type="text/event-stream", data=b": hello\n\n")
         for number in range(after + 1, 5):
             event = f"id: {number}\nevent: node_started\ndata: {{}}\n\n"
