@@ -3,6 +3,8 @@ SHELL := /bin/sh
 PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# uv trusts what the system trusts, as pip does.
+export UV_SYSTEM_CERTS := 1
 NODE_MODULES := clients/web/node_modules/.package-lock.json
 
 .PHONY: demo test test-fast check fix generate bench clean
@@ -39,11 +41,11 @@ clean: ## Remove everything that the other targets made
 	rm -rf .venv .mediamesh clients/web/node_modules .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# uv installs in seconds; where it cannot reach the registry as pip does, pip itself does the work.
+# uv installs in seconds; where it cannot, pip does the work, and says what is wrong.
 define install
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1' uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -c deploy/constraints.txt $(1) \
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c deploy/constraints.txt $(1) 2>/dev/null \
 	  || $(BIN)/python -m pip install --quiet -c deploy/constraints.txt $(1)
 	touch $@
 endef

@@ -43,7 +43,7 @@ def test_json_is_one_event_a_line(mesh) -> None:
     (best,) = [
         event["nodeOutput"]["value"]["json"][0]
         for event in events
-        if event["nodeId"] == "classify" and event.get("nodeOutput", {}).get("pin") == "classification"
+        if event.get("nodeId") == "classify" and event.get("nodeOutput", {}).get("pin") == "classification"
     ]
     assert best["label"] in CATS
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 
 import grpc
+import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from mediamesh.kit.serve import Part, serving
@@ -78,3 +79,9 @@ class grpc_watch:  # noqa: N801 - reads as the function that it is
     async def __aexit__(self, *exc: object) -> None:
         await self._channel.close()
         await self._server
+
+
+async def test_what_a_block_raises_comes_out_as_it_is() -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with serving(ServerSettings(), Part(services=["test.Service"], register=lambda server: None)):
+            raise ZeroDivisionError

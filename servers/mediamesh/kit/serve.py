@@ -72,17 +72,18 @@ async def serving(settings: ServerSettings, *parts: Part) -> AsyncGenerator[int]
     except RuntimeError as error:
         raise OSError(f"cannot listen on {settings.host}:{settings.port}") from error
     await server.start()
-    async with asyncio.TaskGroup() as tasks:
-        watch = tasks.create_task(_watch_health(status, parts))
-        try:
-            yield port
-        finally:
-            watch.cancel()
-            await status.enter_graceful_shutdown()
-            for part in parts:
-                if part.drain is not None:
-                    await part.drain()
-            await server.stop(settings.grace_seconds)
+    # Not a TaskGroup: it would wrap what the caller's block raises, and the watch raises nothing.
+    watch = asyncio.create_task(_watch_health(status, parts))
+    try:
+        yield port
+    finally:
+        watch.cancel()
+        await asyncio.wait([watch])
+        await status.enter_graceful_shutdown()
+        for part in parts:
+            if part.drain is not None:
+                await part.drain()
+        await server.stop(settings.grace_seconds)
 
 
 def _windows(settings: ServerSettings) -> list[tuple[str, int]]:
