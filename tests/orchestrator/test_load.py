@@ -7,12 +7,15 @@ import random
 import secrets
 from contextlib import aclosing
 
+import pytest
 from redis import asyncio as redis
 
 from mediamesh.api.flow.v1 import execution_pb2
 from mediamesh.wire.errors import Cancelled, MeshError
 from tests.orchestrator.conftest import orchestrating
 from tests.orchestrator.flow_texts import flow
+
+pytestmark = pytest.mark.stack
 
 BUSY = flow(
     "text test.echo, outputs: {text: hello}", "a test.echo", "make test.producer, params: {count: 20}",

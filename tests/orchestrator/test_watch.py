@@ -186,6 +186,7 @@ async def orchestrator_process(settings):
         await process.communicate()
 
 
+@pytest.mark.stack
 async def test_a_run_whose_orchestrator_is_killed_gets_an_end_once(settings, agents, release) -> None:
     own = settings(lease_seconds=0.6)
     async with orchestrating(own) as one, orchestrating(own) as two, orchestrator_process(own) as (process, address):
