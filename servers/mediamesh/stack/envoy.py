@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import mimetypes
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,6 +36,21 @@ _SERVICES = (
 )
 LOCAL_ORIGINS = r"https?://(127\.0\.0\.1|localhost|\[::1\])(:[0-9]+)?"
 _MAX_JSON_BYTES = 32 * 1024 * 1024
+# Of the web page; what Python knows of them differs from version to version and from machine to machine.
+_MEDIA_TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".ico": "image/x-icon",
+    ".jpg": "image/jpeg",
+    ".js": "text/javascript; charset=utf-8",
+    ".json": "application/json",
+    ".map": "application/json",
+    ".png": "image/png",
+    ".svg": "image/svg+xml",
+    ".txt": "text/plain; charset=utf-8",
+    ".webp": "image/webp",
+    ".woff2": "font/woff2",
+}
 _DRAIN_POLL_SECONDS = 0.05
 
 
@@ -149,10 +163,7 @@ def _pages(web: Path) -> Iterator[tuple[str, str, str]]:
     for file in sorted(web.rglob("*")):
         if file.is_file():
             name = file.relative_to(web).as_posix()
-            media_type, _ = mimetypes.guess_type(name)
-            media_type = media_type or "application/octet-stream"
-            if media_type.startswith("text/"):
-                media_type += "; charset=utf-8"
+            media_type = _MEDIA_TYPES.get(file.suffix, "application/octet-stream")
             yield f"/{name}", str(file.absolute()), media_type
             if name == "index.html":
                 yield "/", str(file.absolute()), media_type
