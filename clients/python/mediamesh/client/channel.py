@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -19,6 +19,7 @@ __all__ = ["MAX_MESSAGE_BYTES", "connect", "error_of"]
 
 # A request may carry one image inline (20 MiB), and the envelope around it.
 MAX_MESSAGE_BYTES = 21 * 1024 * 1024
+_CORE_FAILURE = "Internal error from Core"
 _STATUS_KEY = "grpc-status-details-bin"
 
 
@@ -65,12 +66,42 @@ class _MetadataSetter(Setter[grpc.aio.Metadata]):
 _SETTER = _MetadataSetter()
 
 
-async def _translated(responses: AsyncIterable[Any]) -> AsyncIterator[Any]:
+class _FirstStatus:
+    """Keeps the status that a server sent while its client was still sending.
+
+    grpc.aio then fails the client's last write, and puts INTERNAL "Internal error from Core" over the status that came.
+
+    Attributes:
+        failure: What the server said; None when the call has not failed, or not been answered.
+    """
+
+    def __init__(self, call: grpc.aio.Call) -> None:
+        self.failure: grpc.aio.AioRpcError | None = None
+        call.add_done_callback(self._note)
+
+    def _note(self, call: Any) -> None:
+        # Once a call is done these coroutines have nothing to wait for.
+        code, details = _result(call.code()), _result(call.details())
+        if self.failure is None and code is not grpc.StatusCode.OK and details != _CORE_FAILURE:
+            empty = grpc.aio.Metadata()
+            self.failure = grpc.aio.AioRpcError(code, empty, _result(call.trailing_metadata()) or empty, details)
+
+
+def _result(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        return done.value
+    coroutine.close()
+    return None
+
+
+async def _translated(responses: AsyncIterable[Any], first: _FirstStatus | None = None) -> AsyncIterator[Any]:
     try:
         async for response in responses:
             yield response
     except grpc.aio.AioRpcError as failure:
-        raise error_of(failure) from failure
+        raise error_of((first and first.failure) or failure) from failure
 
 
 class _UnaryUnary(grpc.aio.UnaryUnaryClientInterceptor):
@@ -96,10 +127,11 @@ class _StreamUnary(grpc.aio.StreamUnaryClientInterceptor):
         request_iterator: Any,
     ) -> Any:
         call = await continuation(_with_trace(client_call_details), request_iterator)
+        first = _FirstStatus(call)
         try:
             await call
         except grpc.aio.AioRpcError as failure:
-            raise error_of(failure) from failure
+            raise error_of(first.failure or failure) from failure
         return call
 
 
@@ -120,4 +152,5 @@ class _StreamStream(grpc.aio.StreamStreamClientInterceptor):
         client_call_details: Details,
         request_iterator: Any,
     ) -> Any:
-        return _translated(await continuation(_with_trace(client_call_details), request_iterator))
+        call = await continuation(_with_trace(client_call_details), request_iterator)
+        return _translated(call, _FirstStatus(call))
