@@ -43,11 +43,12 @@ clean: ## Remove everything that the other targets made
 
 # uv installs in seconds; where it cannot, pip does the work, and says what is wrong.
 define install
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1' uv
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c deploy/constraints.txt $(1) 2>/dev/null \
+	@echo "setting up .venv"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1' uv
+	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c deploy/constraints.txt $(1) 2>/dev/null \
 	  || $(BIN)/python -m pip install --quiet -c deploy/constraints.txt $(1)
-	touch $@
+	@touch $@
 endef
 
 .venv/.runtime: pyproject.toml deploy/constraints.txt
@@ -55,7 +56,7 @@ endef
 
 .venv/.dev: pyproject.toml deploy/constraints.txt
 	$(call install,-e '.[all]' --group dev)
-	touch .venv/.runtime
+	@touch .venv/.runtime
 
 # The host's Node serves when there is one; else the one that the dev group brings from PyPI.
 $(NODE_MODULES): clients/web/package-lock.json .venv/.dev
