@@ -164,7 +164,7 @@ async def test_nothing_runs_on_after_its_deadline(mesh, door, classify, cat) -> 
     try:
         # Whether the last event or the status of the call says it first is a race; both say the same.
         with pytest.raises(DeadlineExceeded):
-            async for event in door.flows.run(classify, cat, timeout=1.0):
+            async for event in door.flows.run(classify, cat, timeout=3.0):
                 execution_id = event.execution_id
                 if event.HasField("execution_finished"):
                     raise MeshError.from_status(event.execution_finished.error)
