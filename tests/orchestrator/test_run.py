@@ -169,7 +169,7 @@ async def test_an_agent_that_is_just_not_there_is_tried_again_once(mesh, agents)
     assert agents.attempts[events[0].execution_id] == [1, 2]
     assert [e.node_started.attempt for e in events if e.HasField("node_started")] == [1, 2]
     lost = failure(await events_of(mesh, flow("a test.lost")), "a")
-    assert lost.text == "The agent `test.lost` was lost: Gone for good."
+    assert lost.text == "The agent `test.lost` could not run: Gone for good."
 
 
 @pytest.mark.parametrize(

@@ -135,6 +135,7 @@ class Executions:
             agents=self._catalog,
             bounds=Bounds(self._settings.stream_buffer_chunks, self._settings.stream_buffer_bytes),
             timeout_seconds=self._settings.node_timeout_seconds,
+            pause_seconds=self._settings.retry_pause_seconds,
         )
         self._log.own(execution.execution_id)
         try:

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["FlowEdgeServicer", "FlowServicer"]
 
-
 # A client resets its call when its own clock says that the deadline passed, which may be here before ours says so.
 _CLOCK_SECONDS = 0.1
+_LAST_EVENT_SECONDS = 0.2
 
 
 class FlowServicer(flow_service_pb2_grpc.FlowServiceServicer):
@@ -46,8 +46,11 @@ class FlowServicer(flow_service_pb2_grpc.FlowServiceServicer):
 
     async def RunFlow(self, request: pb.RunFlowRequest, context: Context) -> AsyncIterator[pb.RunFlowResponse]:
         """Run a flow for as long as the caller listens, and stream its events."""
+        left = time_left(context)
+        # The run ends a little before the call does, so that its last event still gets to the caller.
+        timeout = None if left is None else max(0.001, left - min(_LAST_EVENT_SECONDS, left / 10))
         run = await self._executions.start(
-            request.source, request.inputs, workspace_id=request.workspace_id, timeout=time_left(context)
+            request.source, request.inputs, workspace_id=request.workspace_id, timeout=timeout
         )
         # The types of grpc.aio want a class of theirs here, which exists in the types only.
         context.add_done_callback(cast("Any", lambda ended: _stop(run, ended)))

@@ -35,6 +35,12 @@ class Settings(ServerSettings):
     node_timeout_seconds: float = Field(
         default=300, gt=0, le=86_400, description="How long a node may run that does not say it itself."
     )
+    retry_pause_seconds: float = Field(
+        default=1.2,
+        ge=0,
+        le=60,
+        description="Pause before the second try at an agent that is not there; channels reconnect within 1.2 s.",
+    )
     execution_timeout_seconds: float = Field(
         default=3600, gt=0, le=86_400, description="How long a run may take whose caller set no limit."
     )

@@ -12,7 +12,7 @@ from google.protobuf import duration_pb2
 
 from mediamesh.api.flow.v1 import flow_service_pb2 as pb
 from mediamesh.api.flow.v1.flow_service_pb2_grpc import FlowServiceStub
-from mediamesh.wire.errors import StreamInterrupted, Unavailable
+from mediamesh.wire.errors import DeadlineExceeded, StreamInterrupted, Unavailable
 
 if TYPE_CHECKING:
     import grpc
@@ -26,6 +26,7 @@ __all__ = ["FlowClient"]
 
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
+_CLOCK_SECONDS = 0.1
 
 
 class FlowClient:
@@ -61,13 +62,20 @@ class FlowClient:
         Raises:
             InvalidFlow: the flow has mistakes; its violations name file, line and column.
             InvalidRequest: an input does not fit.
+            DeadlineExceeded: the timeout passed.
             StreamInterrupted: the connection broke off, and with it the run; `start` and `watch` survive that.
         """
         request = pb.RunFlowRequest(source=source, inputs=inputs or {}, workspace_id=workspace_id)
+        begin = monotonic()
         call = self._stub.RunFlow(request, timeout=timeout)
         try:
             async for response in call:
                 yield response.event
+        except StreamInterrupted as error:
+            # At the deadline a proxy may break the call off just before our own clock ends it.
+            if timeout is not None and monotonic() - begin >= timeout - _CLOCK_SECONDS:
+                raise DeadlineExceeded(f"The run took longer than its {timeout:g} s.") from error
+            raise
         finally:
             call.cancel()
 

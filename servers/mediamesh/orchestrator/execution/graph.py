@@ -41,7 +41,6 @@ _PROCESSING_SECONDS = _METER.create_histogram(
     "mediamesh_multimodal_processing", unit="s", description="How long agents worked on media, by its type."
 )
 _TRIES = 2
-_PAUSE_SECONDS = 0.1
 
 
 class Agents(Protocol):
@@ -63,6 +62,7 @@ class Graph:
         agents: Where agents are.
         bounds: How much may wait on a stream pin.
         timeout_seconds: How long a node may run that does not say it itself.
+        pause_seconds: How long to wait before the second try at an agent that is not there.
     """
 
     def __init__(
@@ -75,6 +75,7 @@ class Graph:
         agents: Agents,
         bounds: Bounds,
         timeout_seconds: float,
+        pause_seconds: float,
     ) -> None:
         self._flow = flow
         self._inputs = inputs
@@ -82,6 +83,7 @@ class Graph:
         self._media = media
         self._agents = agents
         self._timeout = timeout_seconds
+        self._pause = pause_seconds
         dangerous = hazards(flow)
         self._inboxes = {node.id: _inbox(node, flow, dangerous, bounds) for node in flow.nodes}
         self._outboxes = {node.id: Outbox(node, flow, self._inboxes, journal) for node in flow.nodes}
@@ -179,8 +181,8 @@ class Graph:
             except Unavailable as error:
                 # A second try is safe only while nothing was sent that is gone and nothing came that would come twice.
                 if attempt == _TRIES or not work.pristine:
-                    raise Unavailable(f"The agent `{node.type}` was lost: {error.text}") from error
-                await asyncio.sleep(_PAUSE_SECONDS)
+                    raise Unavailable(f"The agent `{node.type}` could not run: {error.text}") from error
+                await asyncio.sleep(self._pause)
             else:
                 return
 
