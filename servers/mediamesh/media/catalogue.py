@@ -72,16 +72,21 @@ class Catalogue:
         facts.mime_type = facts.mime_type or stored.content_type
         name = stored.metadata.get("type", "")
         known = name in MediaType.keys()  # noqa: SIM118 - an enum wrapper is no mapping
-        value = MediaValue(
-            type=MediaType.Value(name) if known else _kind_of(facts.mime_type),
-            ref=MediaReference(
-                url=self._addresses.url(key),
-                size_bytes=stored.size_bytes,
-                metadata=facts,
-                sha256=stored.metadata.get("sha256", ""),
-            ),
+        value = self.value(
+            key,
+            type_=MediaType.Value(name) if known else _kind_of(facts.mime_type),
+            facts=facts,
+            sha256=stored.metadata.get("sha256", ""),
+            size_bytes=stored.size_bytes,
         )
         return value, stored
+
+    def value(
+        self, key: str, *, type_: MediaType.ValueType, facts: MediaFacts, sha256: str, size_bytes: int
+    ) -> MediaValue:
+        """Return an object as a media value."""
+        url = self._addresses.url(key)
+        return MediaValue(type=type_, ref=MediaReference(url=url, size_bytes=size_bytes, metadata=facts, sha256=sha256))
 
     async def find(self, workspace_id: str, sha256: bytes) -> MediaValue | None:
         """Return the object that a workspace has with these bytes; None when it has none."""
@@ -92,25 +97,26 @@ class Catalogue:
         except (NotFound, OutOfRange):
             return None
 
-    async def settle(self, workspace_id: str, sha256: bytes, key: str) -> MediaValue:
-        """Make the object under ``key`` the one with these bytes, and return the one that is.
+    async def settle(self, workspace_id: str, sha256: bytes, key: str) -> MediaValue | None:
+        """Make the object under ``key`` the one with these bytes; return the one that is instead, or None.
 
         Another upload of the same bytes may have come first; then that one stays and this one goes.
         """
-        await self._point(workspace_id, sha256, key, replace=False)
-        settled = await self.find(workspace_id, sha256)
-        if settled is None:
+        if await self._point(workspace_id, sha256, key, replace=False):
+            return None
+        other = await self.find(workspace_id, sha256)
+        if other is None:
             # The pointer was there and what it pointed to has gone.
             await self._point(workspace_id, sha256, key, replace=True)
-        elif settled.ref.url != self._addresses.url(key):
+        elif other.ref.url != self._addresses.url(key):
             await self._store.delete(key)
-        return settled or (await self.get(key))[0]
+        return other
 
     async def forget(self, key: str) -> None:
         """Remove an object."""
         await self._store.delete(key)
 
-    async def _point(self, workspace_id: str, sha256: bytes, key: str, *, replace: bool) -> None:
+    async def _point(self, workspace_id: str, sha256: bytes, key: str, *, replace: bool) -> bool:
         text = key.encode()
         try:
             await self._store.put(
@@ -122,7 +128,8 @@ class Catalogue:
                 replace=replace,
             )
         except AlreadyExists:
-            return
+            return False
+        return True
 
 
 def _kind_of(mime_type: str) -> MediaType.ValueType:

@@ -28,6 +28,7 @@ class FactsReader(Protocol):
             MediaTooLarge: decoding would exceed a limit.
             MediaDecodeFailed: it is damaged.
         """
+        ...
 
 
 def canonical(mime_type: str) -> str:

@@ -58,6 +58,7 @@ class ObjectStore(Protocol):
             ChecksumMismatch: the bytes that arrived at the store do not have this digest.
             Unavailable: the store does not answer.
         """
+        ...
 
     async def head(self, key: str) -> Stored:
         """Tell what is stored.
@@ -66,6 +67,7 @@ class ObjectStore(Protocol):
             NotFound: nothing is.
             Unavailable: the store does not answer.
         """
+        ...
 
     def read(self, key: str, *, offset: int = 0, limit: int = 0) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         """Open the bytes from ``offset`` on, at most ``limit`` of them if it is not 0, in pieces of 256 KiB at most.
@@ -76,9 +78,11 @@ class ObjectStore(Protocol):
             Unavailable: the store does not answer.
             StreamInterrupted: it broke off after the first piece.
         """
+        ...
 
     async def delete(self, key: str) -> None:
         """Remove an object; nothing happens when there is none."""
+        ...
 
 
 class Signer(Protocol):
@@ -86,9 +90,11 @@ class Signer(Protocol):
 
     async def sign_get(self, key: str, *, seconds: int) -> str:
         """Return an address to read the object from."""
+        ...
 
     async def sign_put(self, key: str, *, content_type: str, seconds: int) -> str:
         """Return an address to write the object to; the writer must send this content type."""
+        ...
 
 
 class MemoryStore:

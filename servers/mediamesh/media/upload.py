@@ -146,7 +146,10 @@ class Uploads:
         if left.is_set():
             await self._catalogue.forget(key)
             raise Cancelled("The caller left before the object was stored.")
-        return await self._catalogue.settle(opening.place.workspace_id, arrival.sha256, key)
+        other = await self._catalogue.settle(opening.place.workspace_id, arrival.sha256, key)
+        return other or self._catalogue.value(
+            key, type_=opening.type, facts=facts, sha256=arrival.sha256.hex(), size_bytes=arrival.size_bytes
+        )
 
 
 def _report(opening: UploadOpen, media: MediaValue, *, seconds: float) -> None:
