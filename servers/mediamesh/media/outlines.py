@@ -113,8 +113,11 @@ def _gif(data: mmap) -> Outline:
                 raise _damaged("GIF", f"it has more than {_MOST_BLOCKS} blocks")
     except (IndexError, struct.error):
         raise _damaged("GIF", f"{len(data)} bytes are there, and more should follow") from None
-    # Indices, the picture, what it is drawn on, and what is restored after a frame.
-    return Outline(width=width, height=height, frames=frames, decode_bytes=width * height * 16, end=position + 1)
+    # Indices and a picture; for an animation also what it is drawn on and what is restored after a frame.
+    per_pixel = 16 if frames > 1 else 6
+    return Outline(
+        width=width, height=height, frames=frames, decode_bytes=width * height * per_pixel, end=position + 1
+    )
 
 
 def _palette_bytes(flags: int) -> int:
