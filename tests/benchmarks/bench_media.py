@@ -114,7 +114,9 @@ async def main() -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         ports: dict[str, int] = dict(zip(SEAWEEDFS_PORTS, free_ports(len(SEAWEEDFS_PORTS)), strict=True))
         (folder / "data").mkdir()
-        await stack.enter_async_context(running(seaweedfs(ports=ports, data=folder / "data", **KEYS), folder / "log"))
+        key, secret, bucket = KEYS.values()
+        program = seaweedfs(ports=ports, data=folder / "data", access_key=key, secret_key=secret, bucket=bucket)
+        await stack.enter_async_context(running(program, folder / "log"))
         endpoint_url = f"http://127.0.0.1:{ports['s3']}"
         process, channel = await stack.enter_async_context(server(endpoint_url))
         s3 = await stack.enter_async_context(

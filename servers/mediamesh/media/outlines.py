@@ -115,9 +115,7 @@ def _gif(data: mmap) -> Outline:
         raise _damaged("GIF", f"{len(data)} bytes are there, and more should follow") from None
     # Indices and a picture; for an animation also what it is drawn on and what is restored after a frame.
     per_pixel = 16 if frames > 1 else 6
-    return Outline(
-        width=width, height=height, frames=frames, decode_bytes=width * height * per_pixel, end=position + 1
-    )
+    return Outline(width=width, height=height, frames=frames, decode_bytes=width * height * per_pixel, end=position + 1)
 
 
 def _palette_bytes(flags: int) -> int:
