@@ -35,7 +35,7 @@ async def valkey_url(tmp_path_factory):
 async def s3(tmp_path_factory):
     """Return a real SeaweedFS with an empty bucket; tests share it."""
     data = tmp_path_factory.mktemp("seaweedfs")
-    ports = dict(zip(SEAWEEDFS_PORTS, free_ports(len(SEAWEEDFS_PORTS)), strict=True))
+    ports: dict[str, int] = dict(zip(SEAWEEDFS_PORTS, free_ports(len(SEAWEEDFS_PORTS)), strict=True))
     store = Store(f"http://127.0.0.1:{ports['s3']}", "test-access-key", "test-secret-key", "media")
     program = seaweedfs(
         ports=ports, data=data, access_key=store.access_key, secret_key=store.secret_key, bucket=store.bucket

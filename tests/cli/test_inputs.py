@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 import pytest
+from google.protobuf import json_format
 
 from mediamesh.api.agent.v1 import pin_pb2
 from mediamesh.api.flow.v1.flow_pb2 import Flow
@@ -68,7 +69,7 @@ def test_a_pin_is_given_once() -> None:
 async def test_a_text_becomes_what_its_pin_takes() -> None:
     assert (await value_of("number", "1.5"))[0].number == 1.5
     assert (await value_of("boolean", "true"))[0].boolean is True
-    assert (await value_of("json", '{"a": [1]}'))[0].json.struct_value["a"][0] == 1
+    assert json_format.MessageToDict((await value_of("json", '{"a": [1]}'))[0].json) == {"a": [1]}
     assert (await value_of("string", "1.5"))[0].text == "1.5"
 
 

@@ -66,8 +66,10 @@ async def test_a_bad_upload_is_refused_by_name(door, name) -> None:
 async def test_a_bad_picture_fails_the_run_with_the_same_error(door, classify, name) -> None:
     content, kind, _ = BAD_IMAGES[name]
     value = Value(media=media_pb2.MediaValue(type=media_pb2.MEDIA_TYPE_IMAGE, inline=content))
-    with pytest.raises(kind):
+    with pytest.raises(kind) as raised:
         await _run(door, classify, {"upload.file": value})
+    assert "upload.file" in raised.value.text
+    assert "chunk" not in raised.value.text  # a field of a call that the caller knows nothing of
 
 
 async def _run(door, flow, inputs) -> None:

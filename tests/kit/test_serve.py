@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import grpc
 import pytest
@@ -11,6 +12,11 @@ from mediamesh.kit.settings import ServerSettings
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+def _watch(channel: grpc.aio.Channel) -> Any:
+    stub: Any = health_pb2_grpc.HealthStub(channel)  # its types know no Watch
+    return stub.Watch(health_pb2.HealthCheckRequest(service="test.Service"))
 
 
 class Dependency:
@@ -30,7 +36,7 @@ async def test_health_follows_what_a_part_depends_on() -> None:
     dependency = Dependency()
     part = Part(services=["test.Service"], register=lambda server: None, check=dependency.check)
     async with serving(ServerSettings(), part) as port, grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service="test.Service"))
+        watch = _watch(channel)
         states = aiter(watch)
         async with asyncio.timeout(10):
             while (await anext(states)).status != SERVING:
@@ -73,8 +79,7 @@ class grpc_watch:  # noqa: N801 - reads as the function that it is
 
         self._server = asyncio.ensure_future(run())
         self._channel = grpc.aio.insecure_channel(f"127.0.0.1:{await started}")
-        stub = health_pb2_grpc.HealthStub(self._channel)
-        return stub.Watch(health_pb2.HealthCheckRequest(service="test.Service")), stop
+        return _watch(self._channel), stop
 
     async def __aexit__(self, *exc: object) -> None:
         await self._channel.close()

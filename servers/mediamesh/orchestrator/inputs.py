@@ -87,7 +87,9 @@ def _of_field(key: str, error: MeshError) -> MeshError:
     """Return the error with the input that it is about; its class and number stay."""
     if not isinstance(error, InvalidRequest):
         return error
-    return type(error).of_field(_field(key), error.text, **error.metadata)
+    # The fields that another server found wrong are of a call that the caller knows nothing of.
+    what = "; ".join(description for _, description in error.violations) or error.text
+    return type(error).of_field(_field(key), what, **error.metadata)
 
 
 def _field(key: str) -> str:

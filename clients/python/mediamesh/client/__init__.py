@@ -8,10 +8,9 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
+from mediamesh.client.channel import connect
 from mediamesh.client.flows import FlowClient
 from mediamesh.client.media import MediaClient
-
-from mediamesh.client.channel import connect
 
 __all__ = ["FlowClient", "MediaClient", "Mesh", "connect"]
 
