@@ -96,15 +96,17 @@ async def compare(table: Table, label: str, size: tuple[int, int], s3, media: Me
         async with found["Body"] as body:
             return b"".join([piece async for piece in body.content.iter_chunked(256 * 1024)])
 
+    sizes = []
     for _ in range(ROUNDS):
         data, key = photo(size), f"plain/{uuid.uuid4().hex}"
+        sizes.append(len(data) / 1e6)
         await meter.run(f"{label} up, aioboto3", s3.put_object(Bucket="media", Key=key, Body=data))
         value = await meter.run(f"{label} up, server", media.upload(data, media_type=image, place=place))
         await meter.run(f"{label} up again, server", media.upload(data, media_type=image, place=place))
         assert await meter.run(f"{label} down, aioboto3", plain_download(key)) == data
         assert await meter.run(f"{label} down, server", media.download(value.ref.url)) == data
     for way in ("up, aioboto3", "up, server", "up again, server", "down, aioboto3", "down, server"):
-        table.add_row(label, way, *meter.cells(f"{label} {way}", len(data) / 1e6))
+        table.add_row(label, way, *meter.cells(f"{label} {way}", statistics.fmean(sizes)))
 
 
 async def main() -> None:
