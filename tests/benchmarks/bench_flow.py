@@ -61,9 +61,8 @@ async def measure(mesh: MeshProcess, rounds: int) -> dict[str, list[float]]:
 
         async def run(content: bytes) -> None:
             value = Value(media=MediaValue(type=MEDIA_TYPE_IMAGE, inline=content))
-            async for event in client.flows.run(flow, {"upload.file": value}, timeout=30):
-                last = event
-            assert not last.execution_finished.HasField("error"), last
+            events = [event async for event in client.flows.run(flow, {"upload.file": value}, timeout=30)]
+            assert not events[-1].execution_finished.HasField("error"), events[-1]
 
         def bare(content: bytes) -> None:
             session.run(None, {"input": preprocess(content)[np.newaxis]})
