@@ -17,7 +17,6 @@ from mediamesh.inference.app import app
 from mediamesh.inference.session import Session
 from mediamesh.inference.settings import Settings
 from mediamesh.kit.serve import serving
-
 from tests.inference import models
 
 
@@ -36,7 +35,7 @@ async def lite0() -> AsyncIterator[grpc.aio.Channel]:
 
 
 @pytest.fixture(scope="session")
-def tiny_repository(tmp_path_factory) -> Path:
+def tiny_repository(tmp_path_factory):
     repository = tmp_path_factory.mktemp("models")
     models.add_model(repository, "double", models.double(), "max_batch_size: 8 dynamic_batching {}")
     models.add_model(repository, "ragged", models.double(width="W"), "max_batch_size: 8 dynamic_batching {}")

@@ -29,14 +29,14 @@ TYPES = {
 
 def onnx_bytes(nodes, inputs, outputs, constants=()) -> bytes:
     """Return a model; inputs and outputs map names to a wire type and a shape."""
-    ports = [
+    takes, gives = (
         [helper.make_tensor_value_info(name, TYPES[kind], shape) for name, (kind, shape) in ends.items()]
         for ends in (inputs, outputs)
-    ]
-    graph = helper.make_graph(nodes, "test", *ports, initializer=list(constants))
+    )
+    graph = helper.make_graph(nodes, "test", takes, gives, initializer=list(constants))
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnx.checker.check_model(model)
-    return model.SerializeToString()
+    return bytes(model.SerializeToString())
 
 
 def add_model(repository: Path, name: str, model: bytes, config: str | None = None, version: int = 1) -> Path:

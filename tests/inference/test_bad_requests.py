@@ -1,4 +1,4 @@
-"""A request that cannot be served is refused with a sentence that names what is wrong; the server and the stream go on."""
+"""A request that cannot be served is refused with a sentence that names what is wrong; server and stream go on."""
 
 from __future__ import annotations
 
