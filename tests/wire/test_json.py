@@ -52,3 +52,9 @@ def test_whole_numbers_have_no_fraction() -> None:
     json_format.Parse('[285, 0.5, 1e300, {"index": 7}]', value.json)
     assert to_json(value) == '{"json":[285,0.5,1e+300,{"index":7}]}'
     assert to_json(value_pb2.Value(number=3)) == '{"number":3}'
+
+
+def test_one_message_is_always_the_same_bytes() -> None:
+    value = value_pb2.Value()
+    json_format.Parse('{"b": {"z": 1, "a": 2}, "a": [{"y": 0, "x": 0}], "c": 3}', value.json)
+    assert to_json(value) == '{"json":{"a":[{"x":0,"y":0}],"b":{"a":2,"z":1},"c":3}}'

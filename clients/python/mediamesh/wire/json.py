@@ -1,7 +1,8 @@
 """Messages as the JSON edges show them: enum values short and lower-case, 64-bit integers as numbers.
 
 It is protobuf's JSON mapping with those two differences, which the contract of the edges asks for:
-``{"type": "image", "ref": {"url": "s3://bucket/key", "size": 2048576}}``.
+``{"type": "image", "ref": {"url": "s3://bucket/key", "size": 2048576}}``. The keys of maps and objects come sorted, as
+protobuf keeps them in no order: one message is the same bytes whenever and wherever it is spelled.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def short_name(enum: EnumDescriptor, value: str) -> str:
 
 def _edge_form(spelled: dict[str, Any], descriptor: Any) -> dict[str, Any]:
     if descriptor.full_name.startswith("google.protobuf."):
-        return {name: _plain(value) for name, value in spelled.items()}
+        return {name: _plain(spelled[name]) for name in sorted(spelled)}
     by_json_name = {field.json_name: field for field in descriptor.fields}
     return {
         name: _edge_value(value, by_json_name[name]) if name in by_json_name else value
@@ -55,7 +56,7 @@ def _edge_form(spelled: dict[str, Any], descriptor: Any) -> dict[str, Any]:
 def _edge_value(value: Any, field: FieldDescriptor) -> Any:
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
         of_value = field.message_type.fields_by_name["value"]
-        return {key: _edge_value(entry, of_value) for key, entry in value.items()}
+        return {key: _edge_value(value[key], of_value) for key in sorted(value)}
     if isinstance(value, list) and field.is_repeated:
         return [_edge_scalar(entry, field) for entry in value]
     return _edge_scalar(value, field)
@@ -78,5 +79,5 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(entry) for entry in value]
     if isinstance(value, dict):
-        return {name: _plain(entry) for name, entry in value.items()}
+        return {name: _plain(value[name]) for name in sorted(value)}
     return value
