@@ -9,11 +9,9 @@ from pydantic import Field
 
 from mediamesh.kit.settings import ServerSettings, Settings
 from mediamesh.stack.envoy import LOCAL_ORIGINS
+from mediamesh.wire.shipped import shipped
 
 __all__ = ["UpSettings", "own_ports"]
-
-# Of a checkout, where servers/mediamesh/stack/settings.py lies three folders deep.
-_CHECKOUT = Path(__file__).resolve().parents[3]
 
 
 class UpSettings(Settings):
@@ -37,11 +35,11 @@ class UpSettings(Settings):
         default="everysec", description="When an acknowledged write reaches the disk."
     )
     model_repository: Path = Field(
-        default=_CHECKOUT / "deploy" / "models" / "repository", description="Folder of the models to serve."
+        default=shipped("deploy/models/repository"), description="Folder of the models to serve."
     )
-    web: Path = Field(default=_CHECKOUT / "generated" / "web", description="Folder of the web page.")
+    web: Path = Field(default=shipped("generated/web"), description="Folder of the web page.")
     envoy_template: Path = Field(
-        default=_CHECKOUT / "deploy" / "envoy" / "envoy.yaml.tmpl", description="Template of Envoy's configuration."
+        default=shipped("deploy/envoy/envoy.yaml.tmpl"), description="Template of Envoy's configuration."
     )
     envoy_concurrency: int = Field(default=1, ge=1, le=256, description="Worker threads of Envoy.")
     cors_origins: str = Field(

@@ -19,9 +19,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from mediamesh.wire.shipped import shipped
+
 __all__ = ["MeshProcess", "demo", "mesh_up"]
 
-EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
+EXAMPLES = shipped("clients/examples")
 _READY_SECONDS = 60.0
 _STOP_SECONDS = 30.0
 

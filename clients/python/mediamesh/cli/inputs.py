@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from google.protobuf import json_format
 
 from mediamesh.api.agent.v1 import pin_pb2, value_pb2
-from mediamesh.api.media.v1 import media_pb2, media_service_pb2
+from mediamesh.api.media.v1 import media_service_pb2
 from mediamesh.wire.errors import InvalidRequest
+from mediamesh.wire.pins import MEDIA_TYPES, type_name
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -21,12 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["read", "values"]
 
-_MEDIA_TYPES: Mapping[int, media_pb2.MediaType.ValueType] = {
-    pin_pb2.PIN_TYPE_IMAGE: media_pb2.MEDIA_TYPE_IMAGE,
-    pin_pb2.PIN_TYPE_AUDIO: media_pb2.MEDIA_TYPE_AUDIO,
-    pin_pb2.PIN_TYPE_VIDEO: media_pb2.MEDIA_TYPE_VIDEO,
-    pin_pb2.PIN_TYPE_DOCUMENT: media_pb2.MEDIA_TYPE_DOCUMENT,
-}
 _PIECE_BYTES = 256 * 1024
 
 
@@ -83,7 +78,7 @@ async def _value(
     progress: Callable[[str, int, int], None],
 ) -> value_pb2.Value:
     wanted = _wanted_type(name, flow)
-    if wanted in _MEDIA_TYPES:
+    if wanted in MEDIA_TYPES:
         path = Path(text).expanduser()  # noqa: ASYNC240 - a command reads its own disk, and nothing else waits
         if not path.is_file():
             raise InvalidRequest.of_field(name, f"there is no file {text}")
@@ -97,7 +92,7 @@ async def _value(
         )
         stored = await media.upload(
             _pieces(path, lambda sent, total: progress(name, sent, total)),
-            media_type=_MEDIA_TYPES[wanted],
+            media_type=MEDIA_TYPES[wanted],
             place=place,
             filename=path.name,
         )
@@ -105,8 +100,7 @@ async def _value(
     try:
         return _plain(text, wanted)
     except ValueError as error:
-        kind = pin_pb2.PinType.Name(wanted).removeprefix("PIN_TYPE_").lower()
-        raise InvalidRequest.of_field(name, f"{text!r} is not a {kind}") from error
+        raise InvalidRequest.of_field(name, f"{text!r} is not a {type_name(wanted)}") from error
 
 
 def _wanted_type(name: str, flow: Flow) -> PinType.ValueType:
