@@ -41,8 +41,8 @@ def wheel(tmp_path_factory) -> Path:
             shutil.copy(ROOT / name, tree / name)
     out = tmp_path_factory.mktemp("wheel")
     sh("uv", "build", "--wheel", "--out-dir", out, cwd=tree, UV_SYSTEM_CERTS="1")
-    (built,) = out.glob("*.whl")
-    return built
+    built: list[Path] = list(out.glob("*.whl"))
+    return built[0]
 
 
 def install(folder: Path, what: str) -> Path:

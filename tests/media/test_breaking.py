@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import re
+import resource
 import signal
 import sys
 import urllib.request
@@ -23,7 +24,7 @@ from mediamesh.media.settings import Settings
 from mediamesh.stack.ports import free_ports
 from mediamesh.stack.process import running
 from mediamesh.stack.programs import SEAWEEDFS_PORTS, seaweedfs
-from mediamesh.wire.errors import DeadlineExceeded, MeshError, Unavailable
+from mediamesh.wire.errors import DeadlineExceeded, MeshError, Overloaded, Unavailable
 
 IMAGE = MediaType.MEDIA_TYPE_IMAGE
 
@@ -53,6 +54,18 @@ async def test_a_cancelled_upload_leaves_nothing(media, bucket, place, megabytes
     with pytest.raises(asyncio.CancelledError):
         await upload
     assert await bucket.is_empty(place)
+
+
+async def test_a_disk_without_room_is_said_and_the_next_upload_works(media, place, make_picture, megabytes) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024 * 1024, hard))  # what this process may write to one file
+    try:
+        with pytest.raises(Overloaded, match="no room") as raised:
+            await media.upload(megabytes, media_type=IMAGE, place=place)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert raised.value.retry_after
+    await media.upload(make_picture(), media_type=IMAGE, place=place)
 
 
 async def test_an_upload_whose_deadline_passes_leaves_nothing(media, bucket, place, megabytes) -> None:

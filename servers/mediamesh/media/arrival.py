@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from google.rpc import error_details_pb2
 
 from mediamesh.api.media.v1.media_service_pb2 import UploadRequest
 from mediamesh.media.formats import HEAD_BYTES, detect
-from mediamesh.wire.errors import ChecksumMismatch, InvalidRequest, StreamTimeout
+from mediamesh.wire.errors import ChecksumMismatch, InvalidRequest, Overloaded, StreamTimeout
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -24,6 +25,7 @@ __all__ = ["Arrival", "Frames"]
 
 # Hashing and writing less than this costs less than passing it to a thread.
 _SMALL_BYTES = 32 * 1024
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class Frames:
@@ -102,6 +104,7 @@ class Arrival:
             MediaTooLarge: the limit is exceeded.
             UnsupportedMediaType: the begin of the bytes says that it is nothing that is accepted.
             ChecksumMismatch: its bytes are not those that were sent.
+            Overloaded: the disk is full.
         """
         if chunk.offset != self.size_bytes:
             raise InvalidRequest.of_field(
@@ -136,7 +139,6 @@ class Arrival:
             raise _mismatch("finish.sha256", f"is {finish.sha256}, and the bytes have {self.sha256.hex()}")
         if not self.mime_type:
             self._detect()
-        await asyncio.to_thread(self._file.flush)
 
     def _keep(self, chunk: UploadChunk) -> None:
         if chunk.HasField("crc32c") and (found := google_crc32c.value(chunk.data)) != chunk.crc32c:
@@ -145,7 +147,15 @@ class Arrival:
                 f"is {chunk.crc32c:#010x} at offset {chunk.offset}, and the bytes have {found:#010x}",
             )
         self._digest.update(chunk.data)
-        self._file.write(chunk.data)
+        try:
+            self._file.write(chunk.data)
+            self._file.flush()
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            raise Overloaded.retry(
+                f"The disk of the media server has no room for the upload: {error.strerror}.", after_seconds=30.0
+            ) from error
         if len(self._head) < HEAD_BYTES:
             self._head += chunk.data[: HEAD_BYTES - len(self._head)]
 
