@@ -39,7 +39,7 @@ async def test_garbage_at_every_port_harms_nobody(mesh, door, classify, cat) -> 
 async def test_a_thousand_watchers_see_the_same_events(mesh, door, classify, cat) -> None:
     execution = await door.flows.start(classify, cat)
 
-    async def watch(client: Mesh) -> list[tuple[int, str]]:
+    async def watch(client: Mesh) -> list[tuple[int, str | None]]:
         return [
             (event.sequence, event.WhichOneof("event")) async for event in client.flows.watch(execution.execution_id)
         ]
