@@ -62,7 +62,7 @@ TEXT = "text test.echo, outputs: {text: hello}"
             flow("a test.producer, params: {count: three}"),
             "INVALID_PARAM",
             6,
-            "The parameter `count` is wrong: it must be number, not the string 'three'.",
+            "The parameter `count` is wrong: it takes number, got string.",
         ),
         (
             flow(TEXT, "b test.echo, params: {text: x}", edges="text.text>b.text"),
@@ -87,19 +87,19 @@ TEXT = "text test.echo, outputs: {text: hello}"
             flow("a test.painter", "b test.echo", edges="a.image>b.text"),
             "INCOMPATIBLE_PINS",
             9,
-            "`a.image` cannot feed `b.text`: image does not fit string.",
+            "`a.image` cannot feed `b.text`: takes string, got image.",
         ),
         (
             flow("a test.recorder", "b test.hearer", edges="a.audio>b.audio"),
             "INCOMPATIBLE_PINS",
             9,
-            "`a.audio` cannot feed `b.audio`: the sample rate 44100 Hz does not fit 16000 Hz; convert between them.",
+            "`a.audio` cannot feed `b.audio`: sampleRate must be 16000 Hz, is 44100; convert between them.",
         ),
         (
             flow("a test.echo, outputs: {text: 5}"),
             "INCOMPATIBLE_PINS",
             6,
-            "The constant for `text` does not fit: it must be string, not the number 5.",
+            "The constant for `text` does not fit: it takes string, got number.",
         ),
         (
             flow("a test.echo, outputs: {txt: x}"),
@@ -117,7 +117,7 @@ TEXT = "text test.echo, outputs: {text: hello}"
             flow("u ui.file-upload", "a test.viewer", "b test.hearer", edges="u.file>a.image u.file>b.audio"),
             "INCOMPATIBLE_PINS",
             11,
-            "`u.file` cannot feed `b.audio`: image does not fit audio.",
+            "`u.file` cannot feed `b.audio`: takes audio, got image.",
         ),
     ],
 )  # fmt: skip

@@ -175,7 +175,7 @@ async def test_an_agent_that_is_just_not_there_is_tried_again_once(mesh, agents)
 @pytest.mark.parametrize(
     ("how", "sentence"),
     [
-        ("type", "The agent gave a value on `text` that does not fit: number does not fit string."),
+        ("type", "The agent gave a value that does not fit: `text` takes string, got number."),
         ("pin", "The agent gave something on `nothing`, which is not one of its output pins."),
         ("twice", "The agent gave a second value on `text`."),
         ("chunk", "The agent streamed on `text`, which is string."),
@@ -224,6 +224,15 @@ async def test_an_inline_image_is_stored_and_passed_on_as_a_reference(mesh) -> N
     assert outputs(again, "upload")[0].media.ref.url == known.media.ref.url
 
 
+async def test_what_the_store_knows_of_a_reference_counts_and_not_what_its_giver_says(mesh) -> None:
+    (known,) = outputs(await events_of(mesh, UPLOAD, {"upload.file": image(inline=b"png")}), "upload")
+    url = known.media.ref.url
+    lie = media_pb2.MediaReference(url=url, metadata=media_pb2.MediaFacts(mime_type="text/plain"))
+    for reference in (media_pb2.MediaReference(url=url), lie):
+        again = await events_of(mesh, UPLOAD, {"upload.file": image(ref=reference)})
+        assert outputs(again, "upload") == [known]
+
+
 @pytest.mark.parametrize(
     ("inputs", "kind", "field", "text"),
     [
@@ -238,7 +247,13 @@ async def test_an_inline_image_is_stored_and_passed_on_as_a_reference(mesh) -> N
             {"upload.file": value_pb2.Value(text="x")},
             UnsupportedMediaType,
             "inputs['upload.file']",
-            "string does not fit image",
+            "takes image, got string",
+        ),
+        (
+            {"upload.file": value_pb2.Value(media=media_pb2.MediaValue(type=media_pb2.MEDIA_TYPE_AUDIO, inline=b"x"))},
+            UnsupportedMediaType,
+            "inputs['upload.file']",
+            "takes image, got audio",
         ),
         (
             {"upload.file": image(inline=b"not an image")},

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from google.protobuf import json_format
-
 from mediamesh.api.agent.v1 import manifest_pb2, pin_pb2
 from mediamesh.api.flow.v1 import flow_pb2
 from mediamesh.orchestrator.builtin import OPEN_PINS
 from mediamesh.orchestrator.draft import Draft, among, quoted
-from mediamesh.orchestrator.pins import clash, plain_misfit
+from mediamesh.orchestrator.pins import clash, misfit
 from mediamesh.orchestrator.wiring import ends, find_cycles, is_constant
+from mediamesh.wire.pins import plain_value
 
 if TYPE_CHECKING:
     from mediamesh.api.flow.v1.flow_pb2 import FlowEdge, FlowNode
@@ -71,10 +70,10 @@ class _Check:
 
     def _params(self, node: FlowNode, manifest: manifest_pb2.Manifest) -> None:
         params = {param.name: param for param in manifest.params}
-        for name, value in json_format.MessageToDict(node.params).items():
+        for name, value in node.params.fields.items():
             if name in params:
-                problem = plain_misfit(value, params[name])
-                said = f"The parameter {quoted(name)} is wrong: {problem}." if problem else ""
+                problem = misfit(plain_value(params[name], value), params[name])
+                said = f"The parameter {quoted(name)} is wrong: it {problem}." if problem else ""
             elif any(pin.name == name for pin in manifest.inputs):
                 said = f"{quoted(name)} is an input pin of {quoted(manifest.id)}, not a parameter: feed it by an edge."
             else:
@@ -84,17 +83,17 @@ class _Check:
 
     def _constants(self, node: FlowNode) -> None:
         pins = {pin.name: pin for pin in node.output_pins}
-        for name, value in json_format.MessageToDict(node.outputs).items():
+        for name, value in node.outputs.fields.items():
             if name not in pins:
                 self._draft.wrong(
                     flow_pb2.FLOW_ISSUE_CODE_UNKNOWN_PIN,
                     f"{quoted(node.type)} has no output pin {quoted(name)}.{among(name, pins)}",
                     node.id, "outputs", name,
                 )  # fmt: skip
-            elif problem := plain_misfit(value, pins[name]):
+            elif problem := misfit(plain_value(pins[name], value), pins[name]):
                 self._draft.wrong(
                     flow_pb2.FLOW_ISSUE_CODE_INCOMPATIBLE_PINS,
-                    f"The constant for {quoted(name)} does not fit: {problem}.",
+                    f"The constant for {quoted(name)} does not fit: it {problem}.",
                     node.id, "outputs", name,
                 )  # fmt: skip
 

@@ -39,13 +39,12 @@ async def prepared(flow: Flow, given: Mapping[str, value_pb2.Value], media: RunM
         for key in wanted
         if key not in given or given[key].WhichOneof("kind") is None
     )
-    # Nothing is uploaded for a run that will be refused anyway.
-    for key, (_, pin) in wanted.items():
-        if not wrong and (problem := misfit(given[key], pin)):
-            wrong.append((key, problem))
     _refuse(wrong)
+    known = {key: await _known(key, given[key], media) for key in wanted}
+    # Nothing is uploaded for a run that will be refused anyway.
+    _refuse([(key, problem) for key, (_, pin) in wanted.items() if (problem := misfit(known[key], pin))])
     return {
-        (node_id, pin.name): await _stored(key, node_id, pin, given[key], media)
+        (node_id, pin.name): await _stored(key, node_id, pin, known[key], media)
         for key, (node_id, pin) in wanted.items()
     }
 
@@ -61,10 +60,17 @@ def _wanted(flow: Flow) -> dict[str, tuple[str, pin_pb2.Pin]]:
     }
 
 
+async def _known(key: str, value: value_pb2.Value, media: RunMedia) -> value_pb2.Value:
+    """Return the value with the facts that the store has: those that its giver tells count for nothing."""
+    try:
+        return await media.known(value)
+    except InvalidRequest as error:
+        raise _of_field(key, error) from error
+
+
 async def _stored(key: str, node_id: str, pin: pin_pb2.Pin, value: value_pb2.Value, media: RunMedia) -> value_pb2.Value:
     try:
-        stored = await media.known(value) if value.HasField("media") else value
-        stored = await media.by_reference(node_id, pin, stored)
+        stored = await media.by_reference(node_id, pin, value)
     except InvalidRequest as error:
         raise _of_field(key, error) from error
     if problem := misfit(stored, pin):

@@ -9,8 +9,8 @@ from mediamesh.api.agent.v1 import pin_pb2, value_pb2
 from mediamesh.api.media.v1 import media_pb2, media_service_pb2
 from mediamesh.api.media.v1.media_pb2 import MediaFacts, MediaType, MediaValue
 from mediamesh.api.media.v1.media_service_pb2 import MediaPlace, StatResponse
-from mediamesh.orchestrator.pins import MEDIA_OF
 from mediamesh.wire.errors import MediaFetchFailed
+from mediamesh.wire.pins import MEDIA_TYPES
 
 __all__ = ["MediaStore", "RunMedia"]
 
@@ -59,8 +59,8 @@ class RunMedia:
         Raises:
             MediaFetchFailed: the value is an address outside of the store.
         """
-        if value.HasField("binary") and pin.type in MEDIA_OF:
-            return await self.upload(node_id, pin.name, MEDIA_OF[pin.type], value.binary)
+        if value.HasField("binary") and pin.type in MEDIA_TYPES:
+            return await self.upload(node_id, pin.name, MEDIA_TYPES[pin.type], value.binary)
         match value.media.WhichOneof("source") if value.HasField("media") else None:
             case "inline":
                 return await self.upload(node_id, pin.name, value.media.type, value.media.inline)

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import protovalidate
 import yaml
-from google.protobuf import json_format
 
 from mediamesh.agent.document import Document
-from mediamesh.agent.pins import MEDIA_TYPES, check_value, to_value, type_name
 from mediamesh.agent.profiles import built_in_profiles
 from mediamesh.api.agent.v1.manifest_pb2 import Manifest, ResourceProfile
 from mediamesh.api.agent.v1.pin_pb2 import PinType
 from mediamesh.wire.errors import InvalidRequest
+from mediamesh.wire.pins import MEDIA_TYPES, check_value, plain_value, type_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -125,12 +124,8 @@ def _twice(field: str, pins: Iterable[Pin]) -> Iterator[Problem]:
 
 def _param_problems(pin: Pin) -> Iterator[Problem]:
     if pin.type in {*MEDIA_TYPES, PinType.PIN_TYPE_STREAM, PinType.PIN_TYPE_BINARY}:
-        yield ".type", f"a parameter is string, number, boolean or json, not {type_name(pin)}"
+        yield ".type", f"a parameter is string, number, boolean or json, not {type_name(pin.type)}"
         return
     if pin.HasField("default_value"):
-        try:
-            value = to_value(pin, json_format.MessageToDict(pin.default_value))
-        except TypeError as error:
-            yield ".default_value", str(error)
-        else:
-            yield from ((".default_value", violation.text) for violation in check_value(pin, value))
+        value = plain_value(pin, pin.default_value)
+        yield from ((".default_value", violation.text) for violation in check_value(pin, value))

@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from google.protobuf import json_format
 
-from mediamesh.agent.pins import Violation, check_value, from_value, to_value
+from mediamesh.agent.pins import check_at_agent, from_value
 from mediamesh.api.agent.v1.pin_pb2 import PinType
 from mediamesh.wire.errors import InvalidRequest
+from mediamesh.wire.pins import Violation, check_value, plain_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from google.protobuf import struct_pb2
 
     from mediamesh.api.agent.v1.agent_service_pb2 import OpenRun
     from mediamesh.api.agent.v1.manifest_pb2 import Manifest
@@ -36,25 +39,25 @@ def check_opening(manifest: Manifest, open_run: OpenRun) -> Opening:
             subclass where all violations are of that class.
     """
     params = _params(manifest, open_run)
+    seen = _seen(params)
     problems = [*_input_problems(manifest, open_run), *_param_problems(manifest.params, params)]
     if problems:
         kinds = {violation.kind for _, violation in problems}
         kind = kinds.pop() if len(kinds) == 1 else InvalidRequest
         raise kind.of_fields(((field, violation.text) for field, violation in problems), agent=manifest.id)
-    return Opening({name: from_value(value) for name, value in open_run.inputs.items()}, params)
+    return Opening({name: from_value(value) for name, value in open_run.inputs.items()}, seen)
 
 
-def _params(manifest: Manifest, open_run: OpenRun) -> dict[str, Any]:
-    defaults = {
-        pin.name: json_format.MessageToDict(pin.default_value)
-        for pin in manifest.params
-        if pin.HasField("default_value")
-    }
+def _params(manifest: Manifest, open_run: OpenRun) -> dict[str, struct_pb2.Value]:
+    defaults = {pin.name: pin.default_value for pin in manifest.params if pin.HasField("default_value")}
+    return defaults | dict(open_run.params.fields)
+
+
+def _seen(params: dict[str, struct_pb2.Value]) -> dict[str, Any]:
     try:
-        given: dict[str, Any] = defaults | json_format.MessageToDict(open_run.params)
+        return {name: _param(json_format.MessageToDict(value)) for name, value in params.items()}
     except ValueError:
         raise InvalidRequest.of_field("params", "has a number that JSON has not: infinity or NaN") from None
-    return {name: _param(value) for name, value in given.items()}
 
 
 def _param(value: Any) -> Any:
@@ -65,7 +68,7 @@ def _input_problems(manifest: Manifest, open_run: OpenRun) -> Iterator[tuple[str
     pins = {pin.name: pin for pin in manifest.inputs}
     for name, value in open_run.inputs.items():
         if pin := pins.get(name):
-            yield from ((f"inputs.{name}", violation) for violation in check_value(pin, value))
+            yield from ((f"inputs.{name}", violation) for violation in check_at_agent(pin, value))
         else:
             yield f"inputs.{name}", _unknown("input", pins)
         if value.HasField("stream"):
@@ -80,25 +83,17 @@ def _input_problems(manifest: Manifest, open_run: OpenRun) -> Iterator[tuple[str
             yield f"inputs.{name}", Violation(InvalidRequest, "is required")
 
 
-def _param_problems(declared: Iterable[Pin], params: dict[str, Any]) -> Iterator[tuple[str, Violation]]:
+def _param_problems(declared: Iterable[Pin], params: dict[str, struct_pb2.Value]) -> Iterator[tuple[str, Violation]]:
     pins = {pin.name: pin for pin in declared}
     for name, given in params.items():
         if pin := pins.get(name):
-            yield from ((f"params.{name}", violation) for violation in _param_violations(pin, given))
+            value = plain_value(pin, given)
+            yield from ((f"params.{name}", violation) for violation in check_value(pin, value))
         else:
             yield f"params.{name}", _unknown("parameter", pins)
     for name, pin in pins.items():
         if not pin.optional and name not in params:
             yield f"params.{name}", Violation(InvalidRequest, "is required")
-
-
-def _param_violations(pin: Pin, given: object) -> Iterator[Violation]:
-    try:
-        value = to_value(pin, given)
-    except TypeError as error:
-        yield Violation(InvalidRequest, str(error))
-    else:
-        yield from check_value(pin, value)
 
 
 def _unknown(what: str, known: Iterable[str]) -> Violation:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import protovalidate
 
-from mediamesh.agent.pins import MEDIA_TYPES, check_value, to_value, type_name
+from mediamesh.agent.pins import check_at_agent, to_value
 from mediamesh.api.agent.v1.agent_service_pb2 import PinChunk, PinEnd, PinMedia, PinValue, RunFinished, RunResponse
 from mediamesh.api.agent.v1.pin_pb2 import PinType
 from mediamesh.api.agent.v1.value_pb2 import Value
 from mediamesh.api.media.v1.media_pb2 import MediaValue
 from mediamesh.api.stream.v1.chunk_pb2 import Chunk, TextContent
 from mediamesh.wire.errors import AgentFailed
+from mediamesh.wire.pins import MEDIA_TYPES, type_name
 
 if TYPE_CHECKING:
     from mediamesh.agent.pipe import Pipe
@@ -68,7 +69,7 @@ class Outputs:
         """Send the next chunk of a stream."""
         pin = self._pin(name)
         if pin.type != PinType.PIN_TYPE_STREAM:
-            raise self._broken(name, f"is {type_name(pin)}, no stream")
+            raise self._broken(name, f"is {type_name(pin.type)}, no stream")
         if name in self._given:
             raise self._broken(name, "has ended")
         frame = RunResponse(chunk=PinChunk(pin=name, chunk=_chunk(chunk)))
@@ -126,7 +127,7 @@ class Outputs:
             value = to_value(pin, output)
         except TypeError as error:
             raise self._broken(pin.name, str(error)) from None
-        for violation in check_value(pin, value):
+        for violation in check_at_agent(pin, value):
             raise self._broken(pin.name, violation.text)
         await self.send(RunResponse(output=PinValue(pin=pin.name, value=value)))
 
@@ -139,7 +140,8 @@ class Outputs:
         if isinstance(output, bytes | bytearray | memoryview):
             output = _pieces(output)
         if not isinstance(output, AsyncIterable):
-            raise self._broken(pin.name, f"takes {type_name(pin)} as bytes or MediaValue, got {type(output).__name__}")
+            wanted = f"{type_name(pin.type)} as bytes or MediaValue"
+            raise self._broken(pin.name, f"takes {wanted}, got {type(output).__name__}")
         frame = PinMedia(pin=pin.name, type=MEDIA_TYPES[pin.type])
         async for data in _packed(output):
             if frame.data:

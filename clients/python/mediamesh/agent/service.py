@@ -5,10 +5,10 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from mediamesh.agent.pins import type_name
 from mediamesh.api.agent.v1.agent_service_pb2 import Capabilities, DescribeResponse
 from mediamesh.api.agent.v1.agent_service_pb2_grpc import AgentServiceServicer
 from mediamesh.kit.boundary import time_left
+from mediamesh.wire.pins import MEDIA_TYPES, type_name
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -63,5 +63,4 @@ def _capabilities(manifests: Iterable[Manifest], *, max_media_bytes: int) -> Cap
 
 def _modalities(declared: Iterable[str], pins: Iterable[Pin]) -> set[str]:
     """Return what the manifest declares, else what its pins say; everything that is no media counts as text."""
-    media = {"image", "audio", "video", "document"}
-    return set(declared) or {type_name(pin) if type_name(pin) in media else "text" for pin in pins}
+    return set(declared) or {type_name(pin.type) if pin.type in MEDIA_TYPES else "text" for pin in pins}

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
-from google.protobuf import duration_pb2, struct_pb2
+from google.protobuf import duration_pb2
 from opentelemetry import metrics, trace
 
 from mediamesh.api.agent.v1 import agent_service_pb2, pin_pb2, value_pb2
@@ -19,9 +19,9 @@ from mediamesh.orchestrator.execution.agent_run import AgentRun
 from mediamesh.orchestrator.execution.inbox import Bounds, Inbox, Skipped
 from mediamesh.orchestrator.execution.outbox import Outbox
 from mediamesh.orchestrator.execution.terminal import show
-from mediamesh.orchestrator.pins import MEDIA_OF, spelled
 from mediamesh.orchestrator.wiring import ends, hazards, is_constant
 from mediamesh.wire.errors import DeadlineExceeded, MeshError, Unavailable
+from mediamesh.wire.pins import MEDIA_TYPES, plain_value, type_name
 
 if TYPE_CHECKING:
     from mediamesh.api.flow.v1.flow_pb2 import Flow, FlowNode
@@ -131,9 +131,9 @@ class Graph:
             finally:
                 seconds = monotonic() - begin
                 _NODE_SECONDS.record(seconds, {"agent_id": node.type, "state": end})
-                for kind in {pin.type for pin in node.input_pins if pin.type in MEDIA_OF}:
+                for kind in {pin.type for pin in node.input_pins if pin.type in MEDIA_TYPES}:
                     _PROCESSING_SECONDS.record(
-                        seconds, {"type": spelled(kind), "agent_id": node.type, "operation": "run"}
+                        seconds, {"type": type_name(kind), "agent_id": node.type, "operation": "run"}
                     )
 
     async def _work(self, node: FlowNode) -> None:
@@ -154,7 +154,7 @@ class Graph:
             await self._started(node, 1)
         if is_constant(node):
             for name, value in node.outputs.fields.items():
-                await outbox.give(name, _constant(value, outbox.pin(name)))
+                await outbox.give(name, plain_value(outbox.pin(name), value))
         elif node.type in SOURCES:
             for pin in node.output_pins:
                 if (node.id, pin.name) in self._inputs:
@@ -216,18 +216,6 @@ def _inbox(node: FlowNode, flow: Flow, dangerous: set[tuple[str, str]], bounds: 
         hazardous=[pin.name for pin in fed if (node.id, pin.name) in dangerous],
         bounds=bounds,
     )
-
-
-def _constant(value: struct_pb2.Value, pin: pin_pb2.Pin) -> value_pb2.Value:
-    match pin.type:
-        case pin_pb2.PIN_TYPE_STRING:
-            return value_pb2.Value(text=value.string_value)
-        case pin_pb2.PIN_TYPE_NUMBER:
-            return value_pb2.Value(number=value.number_value)
-        case pin_pb2.PIN_TYPE_BOOLEAN:
-            return value_pb2.Value(boolean=value.bool_value)
-        case _:
-            return value_pb2.Value(json=value)
 
 
 def _is_cancelled() -> bool:

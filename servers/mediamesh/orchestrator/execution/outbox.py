@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from mediamesh.api.agent.v1 import agent_service_pb2, pin_pb2, value_pb2
 from mediamesh.orchestrator.execution.inbox import Inbox
 from mediamesh.orchestrator.execution.journal import Journal
-from mediamesh.orchestrator.pins import converted, misfit, spelled
+from mediamesh.orchestrator.pins import converted, misfit
 from mediamesh.orchestrator.wiring import ends
 from mediamesh.wire.errors import AgentFailed
+from mediamesh.wire.pins import type_name
 
 if TYPE_CHECKING:
     from mediamesh.api.agent.v1.pin_pb2 import Pin
@@ -66,13 +67,13 @@ class Outbox:
             raise AgentFailed(f"The agent gave a second value on `{name}`.", pin=name)
         value = converted(value, pin)
         if problem := misfit(value, pin):
-            raise AgentFailed(f"The agent gave a value on `{name}` that does not fit: {problem.text}.", pin=name)
+            raise AgentFailed(f"The agent gave a value that does not fit: `{name}` {problem.text}.", pin=name)
         self._done.add(name)
         await self._journal.record(self._node.id, node_output=agent_service_pb2.PinValue(pin=name, value=value))
         for inbox, target in self._targets[name]:
             if problem := misfit(converted(value, target), target):
                 raise AgentFailed(
-                    f"What the agent gave on `{name}` does not fit the pin `{target.name}` after it: {problem.text}.",
+                    f"What the agent gave on `{name}` does not fit the pin after it: `{target.name}` {problem.text}.",
                     pin=name,
                 )
             inbox.deliver(target.name, converted(value, target))
@@ -85,7 +86,7 @@ class Outbox:
         """
         pin = self.pin(name)
         if pin.type != pin_pb2.PIN_TYPE_STREAM:
-            raise AgentFailed(f"The agent streamed on `{name}`, which is {spelled(pin.type)}.", pin=name)
+            raise AgentFailed(f"The agent streamed on `{name}`, which is {type_name(pin.type)}.", pin=name)
         if name in self._done:
             raise AgentFailed(f"The agent streamed on `{name}` after its end.", pin=name)
         if chunk.sequence_number != self._counts[name] + 1:
