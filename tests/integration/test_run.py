@@ -93,7 +93,7 @@ async def test_killing_the_inference_server_fails_the_run_and_the_next_one_works
     first = server_process(mesh, "inference")
     first.suspend()
     ready = (mesh.data / "up.log").read_text().count("inference is ready")
-    seen = []
+    seen, second = [], first
     async for event in door.flows.run(classify, cat, timeout=60):
         seen.append(event)
         if event.node_id == "classify" and event.node_started.attempt == 1:
