@@ -58,7 +58,7 @@ endef
 	$(call install,-e '.[all]' --group dev)
 	@touch .venv/.runtime
 
-# The host's Node serves when there is one; else the one that the dev group brings from PyPI.
+# Node and npm come from PyPI with the dev group; a host's own are not needed and not used.
 $(NODE_MODULES): clients/web/package-lock.json .venv/.dev
 	cd clients/web && npm ci --no-fund --no-audit --loglevel=error
 	touch $@
