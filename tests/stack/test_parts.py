@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sys
@@ -67,8 +68,9 @@ async def test_a_program_deaf_to_sigterm_is_killed_with_all_that_it_started(tmp_
         child = int(ready.read_text())
         os.kill(child, 0)
     assert process.returncode == -signal.SIGKILL
-    with pytest.raises(ProcessLookupError):
-        _alive(child)
+    async with asyncio.timeout(10):  # the signal is sent; the kernel delivers it when it comes to it
+        while _runs(child):
+            await asyncio.sleep(0.01)
 
 
 def test_a_log_that_is_full_keeps_the_one_before(tmp_path) -> None:
@@ -86,11 +88,9 @@ async def test_a_page_that_is_not_there_is_not_ready(s3) -> None:
         await http_status(s3.endpoint_url)
 
 
-def _alive(pid: int) -> None:
-    """Raise when a process is gone or only waits to be reaped."""
+def _runs(pid: int) -> bool:
+    """Whether a process is there and does not only wait to be reaped."""
     try:
-        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-    except FileNotFoundError:
-        raise ProcessLookupError(pid) from None
-    if state == "Z":
-        raise ProcessLookupError(pid)
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
