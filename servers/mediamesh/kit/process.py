@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["SERVERS", "main"]
 
 _LOG = logging.getLogger(__name__)
-SERVERS = ("media", "inference", "agents", "orchestrator")
+SERVERS = ("media", "inference", "agents", "streams", "orchestrator")
 
 
 def main(*names: str) -> None:

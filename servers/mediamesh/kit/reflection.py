@@ -17,6 +17,7 @@ from mediamesh.api.agent.v1 import agent_service_pb2
 from mediamesh.api.flow.v1 import flow_edge_service_pb2, flow_service_pb2
 from mediamesh.api.inference.v2 import inference_service_pb2
 from mediamesh.api.media.v1 import media_service_pb2
+from mediamesh.api.stream.v1 import stream_edge_service_pb2, stream_service_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -31,6 +32,8 @@ _FILES: Sequence[FileDescriptor] = (
     flow_service_pb2.DESCRIPTOR,
     inference_service_pb2.DESCRIPTOR,
     media_service_pb2.DESCRIPTOR,
+    stream_edge_service_pb2.DESCRIPTOR,
+    stream_service_pb2.DESCRIPTOR,
 )
 
 

@@ -21,6 +21,8 @@ _SECTIONS = {
     "media": "mediamesh.media.settings.Settings",
     "inference": "mediamesh.inference.settings.Settings",
     "agents": "mediamesh.agents.settings.Settings",
+    "streams": "mediamesh.streams.settings.Settings",
+    "edge": "mediamesh.edge.settings.Settings",
     "orchestrator": "mediamesh.orchestrator.settings.Settings",
 }
 

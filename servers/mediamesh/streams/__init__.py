@@ -1,0 +1,1 @@
+"""The streams server: the broker of all streams."""
