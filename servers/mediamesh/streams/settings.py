@@ -51,7 +51,7 @@ class Settings(ServerSettings):
         default=15,
         gt=0,
         le=600,
-        description="Silence after which a subscriber gets a heartbeat (heartbeat_interval_ms).",
+        description="Silence after which a subscriber gets a heartbeat.",
     )
     resume_seconds: float = Field(
         default=10, gt=0, le=600, description="How long the place of a subscriber that left, or never came, is kept."
