@@ -29,6 +29,16 @@ class Settings(ServerSettings):
     agent_addresses: list[str] = Field(
         default_factory=list, max_length=256, description="The agent servers, host:port each, as a JSON list."
     )
+    streams_address: str = Field(
+        default="",
+        description="The streams server, host:port, where stream pins are published; empty publishes none.",
+    )
+    streams_patience_seconds: float = Field(
+        default=5,
+        gt=0,
+        le=60,
+        description="How long a run waits for the streams server before it goes on without publishing a pin.",
+    )
 
     max_nodes: int = Field(default=256, ge=1, le=1024, description="Most nodes in a flow.")
     max_executions: int = Field(default=256, ge=1, le=100_000, description="Runs at once; the next is refused.")
