@@ -189,8 +189,13 @@ class OpenRun(message.Message):
     INPUTS_FIELD_NUMBER: builtins.int
     STREAM_INPUTS_FIELD_NUMBER: builtins.int
     PARAMS_FIELD_NUMBER: builtins.int
+    RESPONSE_MODE_FIELD_NUMBER: builtins.int
     agent_id: builtins.str
     """Agent to run."""
+    response_mode: manifest_pb2.ResponseMode.ValueType
+    """Whether the answer is to come at once (`sync`) or as a stream (`streaming`); as the manifest has it when unset.
+    `streaming` is refused by an agent that is `sync`, with E4010; one that is `streaming` streams whatever is asked.
+    """
     @builtins.property
     def context(self) -> RunContext:
         """Where the run belongs."""
@@ -215,10 +220,11 @@ class OpenRun(message.Message):
         inputs: abc.Mapping[builtins.str, value_pb2.Value] | None = ...,
         stream_inputs: abc.Iterable[builtins.str] | None = ...,
         params: struct_pb2.Struct | None = ...,
+        response_mode: manifest_pb2.ResponseMode.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["context", b"context", "params", b"params"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["agent_id", b"agent_id", "context", b"context", "inputs", b"inputs", "params", b"params", "stream_inputs", b"stream_inputs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agent_id", b"agent_id", "context", b"context", "inputs", b"inputs", "params", b"params", "response_mode", b"response_mode", "stream_inputs", b"stream_inputs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

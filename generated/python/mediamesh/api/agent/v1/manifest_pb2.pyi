@@ -124,7 +124,7 @@ class Manifest(message.Message):
 
     @builtins.property
     def modalities(self) -> Modalities:
-        """Which modalities it takes and gives."""
+        """Which modalities it takes and gives; unset, its pins for media say which, and everything else is text."""
 
     @builtins.property
     def cache(self) -> CachePolicy:
@@ -231,15 +231,17 @@ class ResponseDeclaration(message.Message):
     HEARTBEAT_INTERVAL_MS_FIELD_NUMBER: builtins.int
     MAX_DURATION_MS_FIELD_NUMBER: builtins.int
     mode: ResponseMode.ValueType
-    """Whether it streams."""
+    """Whether it streams its answer."""
     chunk_type: ResponseChunkType.ValueType
     """What a streamed piece is."""
     buffer_size: builtins.int
-    """Bytes gathered before a flush; 1024 when 0."""
+    """Bytes of text gathered before a piece is sent; 1024 when 0."""
     heartbeat_interval_ms: builtins.int
-    """Pause after which a heartbeat is sent; 15 000 ms when 0."""
+    """Silence after which a `progress` chunk shows that the module is alive; 15 000 ms when 0."""
     max_duration_ms: builtins.int
-    """Longest answer; 300 000 ms when 0."""
+    """Longest answer, 24 h at most; for one that streams 300 000 ms when 0, else no limit of its own. Then the run is
+    cancelled, and ends with E2011.
+    """
     def __init__(
         self,
         *,

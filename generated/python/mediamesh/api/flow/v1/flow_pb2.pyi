@@ -10,6 +10,7 @@ from google.protobuf import message as message
 from google.protobuf import struct_pb2 as struct_pb2
 from google.protobuf.internal import containers as containers
 from google.protobuf.internal import enum_type_wrapper as enum_type_wrapper
+from mediamesh.api.agent.v1 import manifest_pb2 as manifest_pb2
 from mediamesh.api.agent.v1 import pin_pb2 as pin_pb2
 import builtins as builtins
 import sys
@@ -54,6 +55,10 @@ class _FlowIssueCodeEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_FlowIssu
     """A value given for a run does not fit its pin."""
     FLOW_ISSUE_CODE_MISSING_INPUT: _FlowIssueCode.ValueType  # 12
     """A value that the run needs was not given."""
+    FLOW_ISSUE_CODE_STREAMING_NOT_SUPPORTED: _FlowIssueCode.ValueType  # 13
+    """A node asks for a stream of an agent that answers at once only; E4010."""
+    FLOW_ISSUE_CODE_MULTIMODAL_NOT_SUPPORTED: _FlowIssueCode.ValueType  # 14
+    """Media goes to an agent that takes none of its kind; E4011."""
 
 class FlowIssueCode(_FlowIssueCode, metaclass=_FlowIssueCodeEnumTypeWrapper):
     """Kinds of mistakes in a flow."""
@@ -84,6 +89,10 @@ FLOW_ISSUE_CODE_INVALID_INPUT: FlowIssueCode.ValueType  # 11
 """A value given for a run does not fit its pin."""
 FLOW_ISSUE_CODE_MISSING_INPUT: FlowIssueCode.ValueType  # 12
 """A value that the run needs was not given."""
+FLOW_ISSUE_CODE_STREAMING_NOT_SUPPORTED: FlowIssueCode.ValueType  # 13
+"""A node asks for a stream of an agent that answers at once only; E4010."""
+FLOW_ISSUE_CODE_MULTIMODAL_NOT_SUPPORTED: FlowIssueCode.ValueType  # 14
+"""Media goes to an agent that takes none of its kind; E4011."""
 
 @typing.final
 class FlowSource(message.Message):
@@ -163,12 +172,15 @@ class FlowNode(message.Message):
     OUTPUT_PINS_FIELD_NUMBER: builtins.int
     LINE_FIELD_NUMBER: builtins.int
     TIMEOUT_FIELD_NUMBER: builtins.int
+    RESPONSE_MODE_FIELD_NUMBER: builtins.int
     id: builtins.str
     """Id, unique in its flow."""
     type: builtins.str
     """Id of the agent that it runs."""
     line: builtins.int
     """Line in the file, from 1."""
+    response_mode: manifest_pb2.ResponseMode.ValueType
+    """Whether its agent is to answer at once or as a stream; as the agent has it when unset."""
     @builtins.property
     def params(self) -> struct_pb2.Struct:
         """Parameters for the agent."""
@@ -200,10 +212,11 @@ class FlowNode(message.Message):
         output_pins: abc.Iterable[pin_pb2.Pin] | None = ...,
         line: builtins.int = ...,
         timeout: duration_pb2.Duration | None = ...,
+        response_mode: manifest_pb2.ResponseMode.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["outputs", b"outputs", "params", b"params", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["id", b"id", "input_pins", b"input_pins", "line", b"line", "output_pins", b"output_pins", "outputs", b"outputs", "params", b"params", "timeout", b"timeout", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["id", b"id", "input_pins", b"input_pins", "line", b"line", "output_pins", b"output_pins", "outputs", b"outputs", "params", b"params", "response_mode", b"response_mode", "timeout", b"timeout", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -100,7 +100,7 @@ export type Manifest = Message<"mediamesh.api.agent.v1.Manifest"> & {
   response?: ResponseDeclaration | undefined;
 
   /**
-   * Which modalities it takes and gives.
+   * Which modalities it takes and gives; unset, its pins for media say which, and everything else is text.
    *
    * @generated from field: mediamesh.api.agent.v1.Modalities modalities = 12;
    */
@@ -212,7 +212,7 @@ export const ResourceProfileSchema: GenMessage<ResourceProfile> = /*@__PURE__*/
  */
 export type ResponseDeclaration = Message<"mediamesh.api.agent.v1.ResponseDeclaration"> & {
   /**
-   * Whether it streams.
+   * Whether it streams its answer.
    *
    * @generated from field: mediamesh.api.agent.v1.ResponseMode mode = 1;
    */
@@ -226,21 +226,22 @@ export type ResponseDeclaration = Message<"mediamesh.api.agent.v1.ResponseDeclar
   chunkType: ResponseChunkType;
 
   /**
-   * Bytes gathered before a flush; 1024 when 0.
+   * Bytes of text gathered before a piece is sent; 1024 when 0.
    *
    * @generated from field: uint32 buffer_size = 3;
    */
   bufferSize: number;
 
   /**
-   * Pause after which a heartbeat is sent; 15 000 ms when 0.
+   * Silence after which a `progress` chunk shows that the module is alive; 15 000 ms when 0.
    *
    * @generated from field: uint32 heartbeat_interval_ms = 4;
    */
   heartbeatIntervalMs: number;
 
   /**
-   * Longest answer; 300 000 ms when 0.
+   * Longest answer, 24 h at most; for one that streams 300 000 ms when 0, else no limit of its own. Then the run is
+   * cancelled, and ends with E2011.
    *
    * @generated from field: uint32 max_duration_ms = 5;
    */

@@ -6,6 +6,8 @@ import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2"
 import { enumDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
 import type { Duration } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_duration, file_google_protobuf_struct } from "@bufbuild/protobuf/wkt";
+import type { ResponseMode } from "../../agent/v1/manifest_pb.js";
+import { file_mediamesh_api_agent_v1_manifest } from "../../agent/v1/manifest_pb.js";
 import type { Pin } from "../../agent/v1/pin_pb.js";
 import { file_mediamesh_api_agent_v1_pin } from "../../agent/v1/pin_pb.js";
 import type { JsonObject, Message } from "@bufbuild/protobuf";
@@ -14,7 +16,7 @@ import type { JsonObject, Message } from "@bufbuild/protobuf";
  * Describes the file mediamesh/api/flow/v1/flow.proto.
  */
 export const file_mediamesh_api_flow_v1_flow: GenFile = /*@__PURE__*/
-  fileDesc("CiBtZWRpYW1lc2gvYXBpL2Zsb3cvdjEvZmxvdy5wcm90bxIVbWVkaWFtZXNoLmFwaS5mbG93LnYxIigKCkZsb3dTb3VyY2USDAoEbmFtZRgBIAEoCRIMCgR5YW1sGAIgASgJIpUBCgRGbG93EgoKAmlkGAEgASgJEgwKBG5hbWUYAiABKAkSEwoLZGVzY3JpcHRpb24YAyABKAkSLgoFbm9kZXMYBCADKAsyHy5tZWRpYW1lc2guYXBpLmZsb3cudjEuRmxvd05vZGUSLgoFZWRnZXMYBSADKAsyHy5tZWRpYW1lc2guYXBpLmZsb3cudjEuRmxvd0VkZ2UilAIKCEZsb3dOb2RlEgoKAmlkGAEgASgJEgwKBHR5cGUYAiABKAkSJwoGcGFyYW1zGAMgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBIoCgdvdXRwdXRzGAQgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBIvCgppbnB1dF9waW5zGAUgAygLMhsubWVkaWFtZXNoLmFwaS5hZ2VudC52MS5QaW4SMAoLb3V0cHV0X3BpbnMYBiADKAsyGy5tZWRpYW1lc2guYXBpLmFnZW50LnYxLlBpbhIMCgRsaW5lGAcgASgNEioKB3RpbWVvdXQYCCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24ieAoIRmxvd0VkZ2USLwoEZnJvbRgBIAEoCzIhLm1lZGlhbWVzaC5hcGkuZmxvdy52MS5QaW5BZGRyZXNzEi0KAnRvGAIgASgLMiEubWVkaWFtZXNoLmFwaS5mbG93LnYxLlBpbkFkZHJlc3MSDAoEbGluZRgDIAEoDSIqCgpQaW5BZGRyZXNzEg8KB25vZGVfaWQYASABKAkSCwoDcGluGAIgASgJInwKCUZsb3dJc3N1ZRIyCgRjb2RlGAEgASgOMiQubWVkaWFtZXNoLmFwaS5mbG93LnYxLkZsb3dJc3N1ZUNvZGUSDwoHbWVzc2FnZRgCIAEoCRIMCgRmaWxlGAMgASgJEgwKBGxpbmUYBCABKA0SDgoGY29sdW1uGAUgASgNKsoDCg1GbG93SXNzdWVDb2RlEh8KG0ZMT1dfSVNTVUVfQ09ERV9VTlNQRUNJRklFRBAAEhoKFkZMT1dfSVNTVUVfQ09ERV9TWU5UQVgQARIiCh5GTE9XX0lTU1VFX0NPREVfRFVQTElDQVRFX05PREUQAhIhCh1GTE9XX0lTU1VFX0NPREVfVU5LTk9XTl9BR0VOVBADEiAKHEZMT1dfSVNTVUVfQ09ERV9VTktOT1dOX05PREUQBBIfChtGTE9XX0lTU1VFX0NPREVfVU5LTk9XTl9QSU4QBRIhCh1GTE9XX0lTU1VFX0NPREVfSU5WQUxJRF9QQVJBTRAGEhkKFUZMT1dfSVNTVUVfQ09ERV9DWUNMRRAHEiMKH0ZMT1dfSVNTVUVfQ09ERV9VTkNPTk5FQ1RFRF9QSU4QCBIlCiFGTE9XX0lTU1VFX0NPREVfSU5DT01QQVRJQkxFX1BJTlMQCRIiCh5GTE9XX0lTU1VFX0NPREVfTVVMVElQTEVfRURHRVMQChIhCh1GTE9XX0lTU1VFX0NPREVfSU5WQUxJRF9JTlBVVBALEiEKHUZMT1dfSVNTVUVfQ09ERV9NSVNTSU5HX0lOUFVUEAxiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_struct, file_mediamesh_api_agent_v1_pin]);
+  fileDesc("CiBtZWRpYW1lc2gvYXBpL2Zsb3cvdjEvZmxvdy5wcm90bxIVbWVkaWFtZXNoLmFwaS5mbG93LnYxIigKCkZsb3dTb3VyY2USDAoEbmFtZRgBIAEoCRIMCgR5YW1sGAIgASgJIpUBCgRGbG93EgoKAmlkGAEgASgJEgwKBG5hbWUYAiABKAkSEwoLZGVzY3JpcHRpb24YAyABKAkSLgoFbm9kZXMYBCADKAsyHy5tZWRpYW1lc2guYXBpLmZsb3cudjEuRmxvd05vZGUSLgoFZWRnZXMYBSADKAsyHy5tZWRpYW1lc2guYXBpLmZsb3cudjEuRmxvd0VkZ2Ui0QIKCEZsb3dOb2RlEgoKAmlkGAEgASgJEgwKBHR5cGUYAiABKAkSJwoGcGFyYW1zGAMgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBIoCgdvdXRwdXRzGAQgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBIvCgppbnB1dF9waW5zGAUgAygLMhsubWVkaWFtZXNoLmFwaS5hZ2VudC52MS5QaW4SMAoLb3V0cHV0X3BpbnMYBiADKAsyGy5tZWRpYW1lc2guYXBpLmFnZW50LnYxLlBpbhIMCgRsaW5lGAcgASgNEioKB3RpbWVvdXQYCCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SOwoNcmVzcG9uc2VfbW9kZRgJIAEoDjIkLm1lZGlhbWVzaC5hcGkuYWdlbnQudjEuUmVzcG9uc2VNb2RlIngKCEZsb3dFZGdlEi8KBGZyb20YASABKAsyIS5tZWRpYW1lc2guYXBpLmZsb3cudjEuUGluQWRkcmVzcxItCgJ0bxgCIAEoCzIhLm1lZGlhbWVzaC5hcGkuZmxvdy52MS5QaW5BZGRyZXNzEgwKBGxpbmUYAyABKA0iKgoKUGluQWRkcmVzcxIPCgdub2RlX2lkGAEgASgJEgsKA3BpbhgCIAEoCSJ8CglGbG93SXNzdWUSMgoEY29kZRgBIAEoDjIkLm1lZGlhbWVzaC5hcGkuZmxvdy52MS5GbG93SXNzdWVDb2RlEg8KB21lc3NhZ2UYAiABKAkSDAoEZmlsZRgDIAEoCRIMCgRsaW5lGAQgASgNEg4KBmNvbHVtbhgFIAEoDSqlBAoNRmxvd0lzc3VlQ29kZRIfChtGTE9XX0lTU1VFX0NPREVfVU5TUEVDSUZJRUQQABIaChZGTE9XX0lTU1VFX0NPREVfU1lOVEFYEAESIgoeRkxPV19JU1NVRV9DT0RFX0RVUExJQ0FURV9OT0RFEAISIQodRkxPV19JU1NVRV9DT0RFX1VOS05PV05fQUdFTlQQAxIgChxGTE9XX0lTU1VFX0NPREVfVU5LTk9XTl9OT0RFEAQSHwobRkxPV19JU1NVRV9DT0RFX1VOS05PV05fUElOEAUSIQodRkxPV19JU1NVRV9DT0RFX0lOVkFMSURfUEFSQU0QBhIZChVGTE9XX0lTU1VFX0NPREVfQ1lDTEUQBxIjCh9GTE9XX0lTU1VFX0NPREVfVU5DT05ORUNURURfUElOEAgSJQohRkxPV19JU1NVRV9DT0RFX0lOQ09NUEFUSUJMRV9QSU5TEAkSIgoeRkxPV19JU1NVRV9DT0RFX01VTFRJUExFX0VER0VTEAoSIQodRkxPV19JU1NVRV9DT0RFX0lOVkFMSURfSU5QVVQQCxIhCh1GTE9XX0lTU1VFX0NPREVfTUlTU0lOR19JTlBVVBAMEisKJ0ZMT1dfSVNTVUVfQ09ERV9TVFJFQU1JTkdfTk9UX1NVUFBPUlRFRBANEiwKKEZMT1dfSVNTVUVfQ09ERV9NVUxUSU1PREFMX05PVF9TVVBQT1JURUQQDmIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_struct, file_mediamesh_api_agent_v1_manifest, file_mediamesh_api_agent_v1_pin]);
 
 /**
  * The text of a flow.
@@ -154,6 +156,13 @@ export type FlowNode = Message<"mediamesh.api.flow.v1.FlowNode"> & {
    * @generated from field: google.protobuf.Duration timeout = 8;
    */
   timeout?: Duration | undefined;
+
+  /**
+   * Whether its agent is to answer at once or as a stream; as the agent has it when unset.
+   *
+   * @generated from field: mediamesh.api.agent.v1.ResponseMode response_mode = 9;
+   */
+  responseMode: ResponseMode;
 };
 
 /**
@@ -371,6 +380,20 @@ export enum FlowIssueCode {
    * @generated from enum value: FLOW_ISSUE_CODE_MISSING_INPUT = 12;
    */
   MISSING_INPUT = 12,
+
+  /**
+   * A node asks for a stream of an agent that answers at once only; E4010.
+   *
+   * @generated from enum value: FLOW_ISSUE_CODE_STREAMING_NOT_SUPPORTED = 13;
+   */
+  STREAMING_NOT_SUPPORTED = 13,
+
+  /**
+   * Media goes to an agent that takes none of its kind; E4011.
+   *
+   * @generated from enum value: FLOW_ISSUE_CODE_MULTIMODAL_NOT_SUPPORTED = 14;
+   */
+  MULTIMODAL_NOT_SUPPORTED = 14,
 }
 
 /**
