@@ -11,8 +11,9 @@ from typing import Self
 from mediamesh.client.channel import connect
 from mediamesh.client.flows import FlowClient
 from mediamesh.client.media import MediaClient
+from mediamesh.client.streams import Publisher, StreamClient
 
-__all__ = ["FlowClient", "MediaClient", "Mesh", "connect"]
+__all__ = ["FlowClient", "MediaClient", "Mesh", "Publisher", "StreamClient", "connect"]
 
 
 class Mesh:
@@ -21,12 +22,14 @@ class Mesh:
     Attributes:
         flows: Checks flows, runs them and follows their events.
         media: Stores media and reads it.
+        streams: Opens streams, publishes to them and reads them.
     """
 
     def __init__(self, target: str = "127.0.0.1:8080") -> None:
         self._channel = connect(target)
         self.flows = FlowClient(self._channel)
         self.media = MediaClient(self._channel)
+        self.streams = StreamClient(self._channel)
 
     async def __aenter__(self) -> Self:
         return self

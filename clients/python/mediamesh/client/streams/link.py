@@ -1,0 +1,101 @@
+"""One call of a producer, from its opening frame to its end."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from mediamesh.api.stream.v1.stream_service_pb2 import PublishOpen, PublishRequest, PublishResponse
+from mediamesh.wire.errors import StreamInterrupted
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from mediamesh.client.streams.outbox import Outbox
+
+__all__ = ["Link"]
+
+
+class Link:
+    """Sends what an outbox holds, and hears what the server answers.
+
+    Args:
+        outbox: Where the events come from.
+        opening: The first frame.
+        silence: Seconds without an answer, while one is due, after which the connection counts as broken.
+
+    Attributes:
+        is_open: Whether the server took the producer.
+        is_dismissed: Whether the server said that it goes away.
+    """
+
+    def __init__(self, outbox: Outbox, opening: PublishOpen, *, silence: float) -> None:
+        self._outbox = outbox
+        self._opening = opening
+        self._silence = silence
+        self._deadline = asyncio.timeout(silence)
+        self._may_send = asyncio.Event()
+        self._is_closed = False
+        self._next = 0
+        self.is_open = False
+        self.is_dismissed = False
+
+    async def run(self, call: Callable[[AsyncIterator[bytes]], Any], take: Callable[[PublishResponse], None]) -> None:
+        """Make the call and hand on every answer, until the server ends it or says that it goes away.
+
+        Raises:
+            StreamInterrupted: the server was silent for too long.
+            MeshError: what ended the call.
+        """
+        responses = call(self._requests())
+        try:
+            async with self._deadline:
+                async for response in responses:
+                    take(response)
+                    if response.HasField("go_away"):
+                        self.is_dismissed = True
+                        return
+                    if response.HasField("opened"):
+                        self._go_on(response.opened.last_sequence)
+                    self._expect(is_held=response.notice.blocked)
+        except TimeoutError:
+            if not self._deadline.expired():
+                raise
+            raise StreamInterrupted(f"The server said nothing for {self._silence:g} s.") from None
+        finally:
+            # The requests end by themselves: grpc.aio leaves those of a call that the server ended waiting for ever.
+            self.close()
+            responses.cancel()
+
+    def close(self) -> None:
+        """Send nothing more; the server ends the call then."""
+        self._is_closed = True
+        self._may_send.set()
+        self._outbox.added.set()
+
+    def _go_on(self, last_sequence: int) -> None:
+        self.is_open = True
+        self._next = last_sequence + 1
+        self._may_send.set()
+
+    async def _requests(self) -> AsyncIterator[bytes]:
+        yield PublishRequest(open=self._opening).SerializeToString()
+        await self._may_send.wait()
+        while not self._is_closed:
+            # What another call had under way may have been stored meanwhile.
+            self._next = max(self._next, self._outbox.acknowledged + 1)
+            frame = self._outbox.frame(self._next)
+            if frame is None:
+                self._outbox.added.clear()
+                await self._outbox.added.wait()
+                continue
+            self._next += 1
+            if self._deadline.when() is None:
+                self._expect(is_held=False)
+            yield frame
+
+    def _expect(self, *, is_held: bool) -> None:
+        """Answers are due while something is not acknowledged, unless the policy of the stream holds the producer."""
+        if not self._deadline.expired():
+            is_due = not is_held and not self._outbox.is_empty
+            self._deadline.reschedule(asyncio.get_running_loop().time() + self._silence if is_due else None)
