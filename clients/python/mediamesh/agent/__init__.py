@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mediamesh.agent.agent import Agent
+from mediamesh.agent.answer import Answer
 from mediamesh.agent.app import agents_part, main, serving_agents
 from mediamesh.agent.manifest import InvalidManifest, load_manifest, parse_manifest
 from mediamesh.agent.output import Output
@@ -12,6 +13,7 @@ from mediamesh.agent.settings import AgentSettings
 __all__ = [
     "Agent",
     "AgentSettings",
+    "Answer",
     "InvalidManifest",
     "Output",
     "Run",

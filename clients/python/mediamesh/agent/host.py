@@ -15,8 +15,8 @@ from mediamesh.agent.media import MediaSource
 from mediamesh.agent.opening import check_opening
 from mediamesh.agent.output import Outputs
 from mediamesh.agent.pipe import Pipe
+from mediamesh.agent.response import agreed
 from mediamesh.agent.run import Run
-from mediamesh.api.agent.v1.pin_pb2 import PinType
 from mediamesh.wire.errors import (
     AgentFailed,
     Cancelled,
@@ -141,23 +141,29 @@ class AgentHost:
     ) -> None:
         open_run = await _opening_frame(frames)
         agent, manifest = self._find(open_run.agent_id)
+        response = agreed(manifest, open_run)
         opening = check_opening(manifest, open_run)
         trace.get_current_span().set_attribute("mediamesh.agent", manifest.id)
-        streams = [pin.name for pin in manifest.inputs if pin.type == PinType.PIN_TYPE_STREAM]
-        inbox = Inbox(streams, open_run.stream_inputs)
+        inbox = Inbox(manifest, open_run.stream_inputs)
         outputs = Outputs(manifest, pipe)
         run = Run(
             context=open_run.context,
             opening=opening,
             inbox=inbox,
             outputs=outputs,
+            response=response,
             media=self._media,
             deadline=deadline,
         )
         async with asyncio.TaskGroup() as tasks:
             # Its failure cancels the agent, which runs in this very task.
             filling = tasks.create_task(inbox.fill(frames))
-            await _process(agent, manifest, run, outputs)
+            limit = asyncio.timeout(response.max_seconds)
+            try:
+                async with limit:
+                    await _process(agent, manifest, run, outputs)
+            except TimeoutError as error:
+                raise response.outlived() from error
             filling.cancel()
 
     def _find(self, agent_id: str) -> tuple[Agent, Manifest]:

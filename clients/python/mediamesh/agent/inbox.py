@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mediamesh.agent.pipe import Pipe
+from mediamesh.api.agent.v1.pin_pb2 import PinType
+from mediamesh.wire.chunks import media_of
 from mediamesh.wire.errors import InvalidRequest
+from mediamesh.wire.modalities import refusal
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Iterable
+    from collections.abc import AsyncIterator, Collection
 
     from mediamesh.api.agent.v1.agent_service_pb2 import PinChunk, RunRequest
+    from mediamesh.api.agent.v1.manifest_pb2 import Manifest
     from mediamesh.api.stream.v1.chunk_pb2 import Chunk
 
 __all__ = ["Inbox"]
@@ -21,8 +25,10 @@ _CHUNKS, _BYTES = 64, 2 * 1024 * 1024
 class Inbox:
     """The stream inputs of one run: a bounded queue each, so that a slow agent slows its caller."""
 
-    def __init__(self, declared: Iterable[str], connected: Collection[str]) -> None:
-        self._pipes: dict[str, Pipe[Chunk]] = {pin: Pipe(messages=_CHUNKS, size_bytes=_BYTES) for pin in declared}
+    def __init__(self, manifest: Manifest, connected: Collection[str]) -> None:
+        self._manifest = manifest
+        self._pins = {pin.name: pin for pin in manifest.inputs if pin.type == PinType.PIN_TYPE_STREAM}
+        self._pipes: dict[str, Pipe[Chunk]] = {pin: Pipe(messages=_CHUNKS, size_bytes=_BYTES) for pin in self._pins}
         self._sequences = dict.fromkeys(self._pipes, 0)
         for pin in self._pipes.keys() - set(connected):
             self._pipes[pin].close()
@@ -36,6 +42,7 @@ class Inbox:
 
         Raises:
             InvalidRequest: a frame is not what the contract has at its place.
+            MultimodalNotSupported: a chunk carries media that the module does not take.
         """
         async for frame in frames:
             match frame.WhichOneof("message"):
@@ -56,6 +63,9 @@ class Inbox:
                 "chunk.chunk.sequence_number",
                 f"must be {expected} on pin {frame.pin}, is {frame.chunk.sequence_number}",
             )
+        media = media_of(frame.chunk)
+        if media is not None and (error := refusal(self._manifest, self._pins[frame.pin], media.media_type)):
+            raise error
         self._sequences[frame.pin] = expected
         await pipe.put(frame.chunk)
 

@@ -14,9 +14,10 @@ import yaml
 
 from mediamesh.agent.document import Document
 from mediamesh.agent.profiles import built_in_profiles
-from mediamesh.api.agent.v1.manifest_pb2 import Manifest, ResourceProfile
+from mediamesh.api.agent.v1.manifest_pb2 import Manifest, ResourceProfile, ResponseMode
 from mediamesh.api.agent.v1.pin_pb2 import PinType
 from mediamesh.wire.errors import InvalidRequest
+from mediamesh.wire.modalities import MODALITIES
 from mediamesh.wire.pins import MEDIA_TYPES, check_value, plain_value, type_name
 
 if TYPE_CHECKING:
@@ -108,10 +109,22 @@ def _contradictions(manifest: Manifest) -> Iterator[Problem]:
                 yield f"{field}[{index}].default_value", "only parameters have defaults"
     for index, pin in enumerate(manifest.params):
         yield from ((f"params[{index}]{path}", text) for path, text in _param_problems(pin))
+    yield from _declarations(manifest)
     for index, profile in enumerate(manifest.resources.profiles):
         if not (profile.cpu and profile.memory):
             known = ", ".join(built_in_profiles())
             yield f"resources.profiles[{index}]", f"needs cpu and memory, or to be a built-in profile: {known}"
+
+
+def _declarations(manifest: Manifest) -> Iterator[Problem]:
+    streams = any(pin.type == PinType.PIN_TYPE_STREAM for pin in manifest.outputs)
+    at_once = {ResponseMode.RESPONSE_MODE_UNSPECIFIED, ResponseMode.RESPONSE_MODE_SYNC}
+    if manifest.response.mode not in at_once and not streams:
+        yield "response.mode", "needs an output pin of the type stream"
+    for field in ("input", "output"):
+        for index, name in enumerate(getattr(manifest.modalities, field)):
+            if name not in MODALITIES:
+                yield f"modalities.{field}[{index}]", f"must be one of {', '.join(MODALITIES)}; is {name!r}"
 
 
 def _twice(field: str, pins: Iterable[Pin]) -> Iterator[Problem]:

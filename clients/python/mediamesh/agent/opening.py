@@ -9,6 +9,7 @@ from google.protobuf import json_format
 from mediamesh.agent.pins import check_at_agent, from_value
 from mediamesh.api.agent.v1.pin_pb2 import PinType
 from mediamesh.wire.errors import InvalidRequest
+from mediamesh.wire.modalities import check_limits, refusal
 from mediamesh.wire.pins import Violation, check_value, plain_value
 
 if TYPE_CHECKING:
@@ -37,7 +38,9 @@ def check_opening(manifest: Manifest, open_run: OpenRun) -> Opening:
         InvalidRequest: an input or a parameter is missing, not declared, of the wrong type or beyond a limit; one
             violation for each, its field being ``inputs.{pin}``, ``stream_inputs.{pin}`` or ``params.{name}``. It is a
             subclass where all violations are of that class.
+        MultimodalNotSupported: media came for a pin that takes none, of a module that takes none of its kind.
     """
+    _check_modalities(manifest, open_run)
     params = _params(manifest, open_run)
     seen = _seen(params)
     problems = [*_input_problems(manifest, open_run), *_param_problems(manifest.params, params)]
@@ -46,6 +49,14 @@ def check_opening(manifest: Manifest, open_run: OpenRun) -> Opening:
         kind = kinds.pop() if len(kinds) == 1 else InvalidRequest
         raise kind.of_fields(((field, violation.text) for field, violation in problems), agent=manifest.id)
     return Opening({name: from_value(value) for name, value in open_run.inputs.items()}, seen)
+
+
+def _check_modalities(manifest: Manifest, open_run: OpenRun) -> None:
+    for pin in manifest.inputs:
+        if pin.name in open_run.inputs and open_run.inputs[pin.name].HasField("media"):
+            error = refusal(manifest, pin, open_run.inputs[pin.name].media.type)
+            if error is not None:
+                raise error
 
 
 def _params(manifest: Manifest, open_run: OpenRun) -> dict[str, struct_pb2.Value]:
@@ -69,6 +80,7 @@ def _input_problems(manifest: Manifest, open_run: OpenRun) -> Iterator[tuple[str
     for name, value in open_run.inputs.items():
         if pin := pins.get(name):
             yield from ((f"inputs.{name}", violation) for violation in check_at_agent(pin, value))
+            yield from ((f"inputs.{name}", violation) for violation in check_limits(manifest, value.media))
         else:
             yield f"inputs.{name}", _unknown("input", pins)
         if value.HasField("stream"):

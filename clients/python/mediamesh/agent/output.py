@@ -45,6 +45,21 @@ class Outputs:
         self._given: set[str] = set()
         self._sequences: Counter[str] = Counter()
 
+    def pin(self, name: str) -> Pin:
+        """Return an output pin."""
+        if pin := self._pins.get(name):
+            return pin
+        raise self.broken(name, f"is not in the manifest, which has {', '.join(self._pins) or 'none'}")
+
+    def streams(self, name: str) -> bool:
+        """Return whether an output pin takes chunks."""
+        return self.pin(name).type == PinType.PIN_TYPE_STREAM
+
+    def broken(self, name: str, text: str) -> AgentFailed:
+        """Return the error for an agent that breaks its manifest at an output."""
+        agent = self._manifest.id
+        return AgentFailed(f"{agent} broke its manifest: output {name!r} {text}.", agent=agent, pin=name)
+
     async def send(self, response: RunResponse) -> None:
         """Send a frame as it is."""
         try:
@@ -58,7 +73,7 @@ class Outputs:
         pin = self._begin(name)
         if pin.type == PinType.PIN_TYPE_STREAM:
             if not isinstance(output, AsyncIterable):
-                raise self._broken(name, f"takes an async iterable of chunks, got {type(output).__name__}")
+                raise self.broken(name, f"takes an async iterable of chunks, got {type(output).__name__}")
             await self._give_stream(pin, output)
         elif pin.type in MEDIA_TYPES and not isinstance(output, MediaValue | Value):
             await self._give_media(pin, output)
@@ -67,11 +82,11 @@ class Outputs:
 
     async def emit(self, name: str, chunk: Chunk | str) -> None:
         """Send the next chunk of a stream."""
-        pin = self._pin(name)
+        pin = self.pin(name)
         if pin.type != PinType.PIN_TYPE_STREAM:
-            raise self._broken(name, f"is {type_name(pin.type)}, no stream")
+            raise self.broken(name, f"is {type_name(pin.type)}, no stream")
         if name in self._given:
-            raise self._broken(name, "has ended")
+            raise self.broken(name, "has ended")
         frame = RunResponse(chunk=PinChunk(pin=name, chunk=_chunk(chunk)))
         self._sequences[name] += 1
         sent = frame.chunk.chunk
@@ -102,33 +117,24 @@ class Outputs:
             if pin.type == PinType.PIN_TYPE_STREAM:
                 await self.end(name)
             elif not pin.optional:
-                raise self._broken(name, "is missing")
+                raise self.broken(name, "is missing")
         await self._pipe.put(RunResponse(finished=RunFinished()))
 
-    def _pin(self, name: str) -> Pin:
-        if pin := self._pins.get(name):
-            return pin
-        raise self._broken(name, f"is not in the manifest, which has {', '.join(self._pins) or 'none'}")
-
     def _begin(self, name: str) -> Pin:
-        pin = self._pin(name)
+        pin = self.pin(name)
         if name in self._given:
-            raise self._broken(name, "was given already")
+            raise self.broken(name, "was given already")
         if pin.type != PinType.PIN_TYPE_STREAM:
             self._given.add(name)
         return pin
-
-    def _broken(self, name: str, text: str) -> AgentFailed:
-        agent = self._manifest.id
-        return AgentFailed(f"{agent} broke its manifest: output {name!r} {text}.", agent=agent, pin=name)
 
     async def _give_value(self, pin: Pin, output: Output) -> None:
         try:
             value = to_value(pin, output)
         except TypeError as error:
-            raise self._broken(pin.name, str(error)) from None
+            raise self.broken(pin.name, str(error)) from None
         for violation in check_at_agent(pin, value):
-            raise self._broken(pin.name, violation.text)
+            raise self.broken(pin.name, violation.text)
         await self.send(RunResponse(output=PinValue(pin=pin.name, value=value)))
 
     async def _give_stream(self, pin: Pin, chunks: AsyncIterable[Chunk | str]) -> None:
@@ -141,7 +147,7 @@ class Outputs:
             output = _pieces(output)
         if not isinstance(output, AsyncIterable):
             wanted = f"{type_name(pin.type)} as bytes or MediaValue"
-            raise self._broken(pin.name, f"takes {wanted}, got {type(output).__name__}")
+            raise self.broken(pin.name, f"takes {wanted}, got {type(output).__name__}")
         frame = PinMedia(pin=pin.name, type=MEDIA_TYPES[pin.type])
         async for data in _packed(output):
             if frame.data:
@@ -149,9 +155,9 @@ class Outputs:
                 frame.offset += len(frame.data)
             frame.data = data
             if (most := pin.constraints.max_size_bytes) and frame.offset + len(data) > most:
-                raise self._broken(pin.name, f"must be at most {most} bytes and is more")
+                raise self.broken(pin.name, f"must be at most {most} bytes and is more")
         if not frame.data:
-            raise self._broken(pin.name, "is empty")
+            raise self.broken(pin.name, "is empty")
         frame.last = True
         await self._pipe.put(RunResponse(media=frame))
 

@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from mediamesh.agent.answer import answering
 from mediamesh.api.agent.v1.agent_service_pb2 import Cost, RunResponse
 from mediamesh.api.media.v1.media_pb2 import MediaValue
-from mediamesh.api.stream.v1.chunk_pb2 import Progress
+from mediamesh.api.stream.v1.chunk_pb2 import Progress, ResultMeta
 from mediamesh.wire.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
+    from contextlib import AbstractAsyncContextManager
 
+    from mediamesh.agent.answer import Answer
     from mediamesh.agent.inbox import Inbox
     from mediamesh.agent.media import MediaSource
     from mediamesh.agent.opening import Opening
     from mediamesh.agent.output import Output, Outputs
+    from mediamesh.agent.response import Response
     from mediamesh.api.agent.v1.agent_service_pb2 import RunContext
     from mediamesh.api.stream.v1.chunk_pb2 import Chunk
 
@@ -31,6 +35,7 @@ class Run:
         inputs: Single values by pin, by its type: str, float, bool, bytes, what JSON gives, or a MediaValue. An
             optional input that is not connected is absent.
         params: Parameters by name, defaults filled in; a whole number is an int.
+        streaming: Whether answers go out in pieces: as the manifest declares, and where it leaves that open, as asked.
     """
 
     def __init__(
@@ -40,13 +45,16 @@ class Run:
         opening: Opening,
         inbox: Inbox,
         outputs: Outputs,
+        response: Response,
         media: MediaSource,
         deadline: float | None,
     ) -> None:
         self.context = context
         self.inputs: Mapping[str, Any] = opening.inputs
         self.params: Mapping[str, Any] = opening.params
+        self.streaming = response.streaming
         self._inbox, self._outputs, self._media, self._deadline = inbox, outputs, media, deadline
+        self._response = response
 
     def time_left(self) -> float | None:
         """Return the seconds until the caller's deadline, to hand on as a timeout; None when it set none."""
@@ -97,6 +105,16 @@ class Run:
     async def emit(self, pin: str, chunk: Chunk | str) -> None:
         """Send the next chunk of a stream output; waits while the caller is slower."""
         await self._outputs.emit(pin, chunk)
+
+    def answer(self, pin: str, *, session_id: str = "") -> AbstractAsyncContextManager[Answer]:
+        """Write a structured answer on a pin, for the length of a block; ``response`` in the manifest says how it goes.
+
+        Args:
+            pin: A stream; where the answer comes at once it may also be ``json``.
+            session_id: Session that the answer belongs to; the node of the execution when empty.
+        """
+        own = ":".join(filter(None, (self.context.execution_id, self.context.node_id)))
+        return answering(pin, self._response, self._outputs, ResultMeta(session_id=session_id or own))
 
     async def progress(self, percent: float, message: str = "") -> None:
         """Tell how far the run is, 0 to 100."""

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from mediamesh.api.agent.v1.agent_service_pb2 import Capabilities, DescribeResponse
 from mediamesh.api.agent.v1.agent_service_pb2_grpc import AgentServiceServicer
 from mediamesh.kit.boundary import time_left
-from mediamesh.wire.pins import MEDIA_TYPES, type_name
+from mediamesh.wire.modalities import given_by, taken_by
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Collection
 
     import grpc
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from mediamesh.agent.settings import AgentSettings
     from mediamesh.api.agent.v1.agent_service_pb2 import DescribeRequest, RunRequest, RunResponse
     from mediamesh.api.agent.v1.manifest_pb2 import Manifest
-    from mediamesh.api.agent.v1.pin_pb2 import Pin
 
     Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -47,9 +46,9 @@ class AgentServicer(AgentServiceServicer):
             yield response
 
 
-def _capabilities(manifests: Iterable[Manifest], *, max_media_bytes: int) -> Capabilities:
-    inputs = {name for manifest in manifests for name in _modalities(manifest.modalities.input, manifest.inputs)}
-    outputs = {name for manifest in manifests for name in _modalities(manifest.modalities.output, manifest.outputs)}
+def _capabilities(manifests: Collection[Manifest], *, max_media_bytes: int) -> Capabilities:
+    inputs = set[str]().union(*map(taken_by, manifests))
+    outputs = set[str]().union(*map(given_by, manifests))
     return Capabilities(
         runtime="mediamesh-python",
         version=version("mediamesh"),
@@ -59,8 +58,3 @@ def _capabilities(manifests: Iterable[Manifest], *, max_media_bytes: int) -> Cap
         max_media_size_mb=max_media_bytes / 1e6,
         supported_transports=["grpc"],
     )
-
-
-def _modalities(declared: Iterable[str], pins: Iterable[Pin]) -> set[str]:
-    """Return what the manifest declares, else what its pins say; everything that is no media counts as text."""
-    return set(declared) or {type_name(pin.type) if pin.type in MEDIA_TYPES else "text" for pin in pins}

@@ -11,6 +11,7 @@ from mediamesh.agent.app import serving_agents
 from mediamesh.agent.pins import from_value, to_value
 from mediamesh.agent.settings import AgentSettings
 from mediamesh.api.agent.v1.agent_service_pb2 import OpenRun
+from mediamesh.api.agent.v1.manifest_pb2 import ResponseMode
 from mediamesh.client.agents import AgentClient
 from mediamesh.client.channel import connect
 from mediamesh.wire.errors import MeshError
@@ -29,6 +30,7 @@ async def run_agent(
     inputs: Mapping[str, object],
     params: Mapping[str, object] | None = None,
     *,
+    response_mode: ResponseMode.ValueType = ResponseMode.RESPONSE_MODE_UNSPECIFIED,
     settings: AgentSettings | None = None,
     timeout: float = 30.0,
 ) -> dict[str, Any]:
@@ -38,6 +40,7 @@ async def run_agent(
         agent: What to run.
         inputs: Single values by pin, as Python's; media as MediaValue.
         params: Parameters by name.
+        response_mode: Whether the answer is to come at once or as a stream; as the manifest has it when not said.
         settings: Of the server that is started for the run.
         timeout: Deadline in seconds.
 
@@ -50,6 +53,7 @@ async def run_agent(
         agent_id=manifest.id,
         inputs={name: to_value(pins[name], given) for name, given in inputs.items()},
         params=json_format.ParseDict(dict(params or {}), struct_pb2.Struct()),
+        response_mode=response_mode,
     )
     failure: MeshError | None = None
     outputs: dict[str, Any] = {}
