@@ -47,8 +47,9 @@ def digest(event_type: str, payload: StreamPayload) -> str:
     """Return the digest of what an event carries; a client library may number a chunk and stamp it with the time."""
     content = StreamPayload()
     content.CopyFrom(payload)
-    for field in ("sequence_number", "timestamp", "source"):
-        content.data.ClearField(field)  # type: ignore[arg-type]
+    if content.HasField("data"):
+        for field in ("sequence_number", "timestamp", "source"):
+            content.data.ClearField(field)
     return hashlib.sha256(event_type.encode() + b"\0" + content.SerializeToString(deterministic=True)).hexdigest()[:16]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from google.rpc.status_pb2 import Status
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -178,7 +179,7 @@ def test_the_digest_tells_contents_apart(field) -> None:
         return StreamPayload(data=Chunk(content=TextContent(text=text), source="a", sequence_number=1))
 
     assert digest("stream_data", payload("x")) == digest("stream_data", payload("x"))
-    other = payload("y") if field == "text" else StreamPayload(data=Chunk(error={"message": "x"}))
+    other = payload("y") if field == "text" else StreamPayload(data=Chunk(error=Status(message="x")))
     assert digest("stream_data", payload("x")) != digest("stream_data", other)
 
 

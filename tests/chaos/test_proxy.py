@@ -33,7 +33,7 @@ async def echo(**options):
         server.close()
 
 
-async def say(connection, text: bytes) -> bytes:
+async def say(connection: tuple[asyncio.StreamReader, asyncio.StreamWriter], text: bytes) -> bytes:
     reader, writer = connection
     writer.write(text)
     return await reader.readexactly(len(text))

@@ -1,0 +1,173 @@
+"""Valkey, two replicas of the streams server and Envoy before them, as processes of their own that can be killed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import psutil
+
+from mediamesh.stack.envoy import Door, envoy
+from mediamesh.stack.ports import free_ports
+from mediamesh.stack.probes import grpc_serving
+from mediamesh.stack.process import Process, running
+from mediamesh.stack.programs import Program, valkey
+from mediamesh.stack.settings import UpSettings
+
+__all__ = ["Cluster", "Part", "cluster_up"]
+
+REPLICAS = 2
+
+
+class Part:
+    """A program that can be killed and started again."""
+
+    def __init__(self, program: Program, folder: Path) -> None:
+        self.program = program
+        self.log = folder / f"{program.name}.log"
+        self._process: Process | None = None
+        self._stack = AsyncExitStack()
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        assert self._process is not None, f"{self.program.name} was never started"
+        return self._process.pid
+
+    @property
+    def memory(self) -> int:
+        """Bytes of memory that it has in use."""
+        return psutil.Process(self.pid).memory_info().rss
+
+    async def start(self) -> None:
+        """Start it and wait until it answers."""
+        self._process = await self._stack.enter_async_context(running(self.program, self.log))
+
+    async def kill(self) -> None:
+        """Kill it with SIGKILL and wait until it is gone."""
+        os.kill(self.pid, signal.SIGKILL)
+        await self._gone()
+
+    async def stop(self) -> int:
+        """Send SIGTERM, wait and return its exit status."""
+        os.kill(self.pid, signal.SIGTERM)
+        return await self._gone()
+
+    async def _gone(self) -> int:
+        assert self._process is not None
+        code = await self._process.wait()
+        await self._stack.aclose()
+        return code
+
+    async def restart(self) -> None:
+        """Kill it and start it again."""
+        await self.kill()
+        await self.start()
+
+    async def close(self) -> None:
+        """Stop it, if it runs."""
+        await self._stack.aclose()
+
+
+class Cluster:
+    """What the scenarios break.
+
+    Attributes:
+        valkey: The store.
+        replicas: The streams servers.
+        envoy: The door.
+        door: ``host:port`` of the door.
+        ports: Port of each part, by name.
+    """
+
+    def __init__(self, valkey_part: Part, replicas: Sequence[Part], envoy_part: Part, ports: Mapping[str, int]) -> None:
+        self.valkey = valkey_part
+        self.replicas = replicas
+        self.envoy = envoy_part
+        self.ports = ports
+        self.door = f"127.0.0.1:{ports['door']}"
+
+    @property
+    def parts(self) -> list[Part]:
+        """All parts, in the order in which they start."""
+        return [self.valkey, *self.replicas, self.envoy]
+
+
+@asynccontextmanager
+async def cluster_up(
+    folder: Path,
+    *,
+    fsync: str = "everysec",
+    valkey_before: Sequence[str] = (),
+    valkey_port: int | None = None,
+    valkey_behind: int | None = None,
+    **settings: object,
+) -> AsyncGenerator[Cluster]:
+    """Run everything for as long as the block lasts.
+
+    Args:
+        folder: Where files and logs go.
+        fsync: When Valkey's file reaches the disk.
+        valkey_before: What starts Valkey, in place of nothing.
+        valkey_port: Where Valkey listens; any free port when None.
+        valkey_behind: Port at which the servers reach Valkey, when something is between.
+        settings: Settings of the streams servers.
+    """
+    names = ["valkey", "door", "admin", *(f"streams-{number}" for number in range(REPLICAS))]
+    ports = dict(zip(names, free_ports(len(names)), strict=True))
+    if valkey_port is not None:
+        ports["valkey"] = valkey_port
+    settings = {
+        "valkey_url": f"redis://127.0.0.1:{valkey_behind or ports['valkey']}/0",
+        "public_url": f"ws://127.0.0.1:{ports['door']}",
+        **settings,
+    }
+    store = valkey(port=ports["valkey"], data=folder, fsync=fsync)
+    cluster = Cluster(
+        Part(replace(store, argv=[*valkey_before, *store.argv]), folder),
+        [Part(_streams(name, ports[name], settings), folder) for name in names if name.startswith("streams-")],
+        Part(envoy(_door(folder, ports)), folder),
+        ports,
+    )
+    async with AsyncExitStack() as stack:
+        for part in cluster.parts:
+            stack.push_async_callback(part.close)
+        await cluster.valkey.start()
+        async with asyncio.TaskGroup() as group:
+            for part in cluster.parts[1:]:
+                group.create_task(part.start())
+        yield cluster
+
+
+def _streams(name: str, port: int, settings: Mapping[str, object]) -> Program:
+    variables = {"host": "127.0.0.1", "port": port, **settings}
+    return Program(
+        name=name,
+        argv=[sys.executable, "-m", "mediamesh.streams"],
+        probe=partial(grpc_serving, f"127.0.0.1:{port}"),
+        env={f"MEDIAMESH_STREAMS_{key.upper()}": str(value) for key, value in variables.items()},
+        ready_seconds=60,
+        stop_seconds=20,
+    )
+
+
+def _door(folder: Path, ports: Mapping[str, int]) -> Door:
+    """Return a door that has the replicas behind every cluster: the template names more than run here."""
+    replicas = [("127.0.0.1", port) for name, port in ports.items() if name.startswith("streams-")]
+    return Door(
+        host="127.0.0.1",
+        port=ports["door"],
+        admin_port=ports["admin"],
+        servers=dict.fromkeys(("media", "inference", "agents", "orchestrator", "streams"), replicas),
+        template=UpSettings().envoy_template,
+        folder=folder / "envoy",
+        access_log=folder / "access.jsonl",
+        web=folder / "no-web",
+    )
