@@ -81,9 +81,7 @@ async def take_over(
     history: History, mesh: Mesh, opened: OpenStreamResponse, *, epoch: int = 0, events: int = 20
 ) -> int:
     """Publish the rest of a stream as another producer; return its epoch."""
-    async with mesh.streams.publish(
-        opened.stream_id, opened.publish_token, producer_id="second", epoch=epoch
-    ) as publisher:
+    async with mesh.streams.publish(opened.stream_id, opened.publish_token, producer_id="second") as publisher:
         second = Producing(history, publisher, "second")
         for number in range(events):
             await second.send(f"second {number}")
