@@ -78,7 +78,7 @@ def result_name(spelled: Mapping[str, Any]) -> str:
 def result_from_object(value: Any, path: str = "") -> tuple[int, pb.Chunk | Control]:
     """Return the sequence, and the chunk or what is none, that an object spells; the first and the last have 0.
 
-    An end without data is read as ``done``.
+    An end without meta and data is read as ``done``.
 
     Raises:
         InvalidRequest: it spells none; names the path.
@@ -107,7 +107,7 @@ def _chunk(seq: int, kind: str, body: dict[str, Any]) -> dict[str, Any]:
 
 def _first(meta: pb.ResultMeta, _: int) -> dict[str, Any]:
     spelled = SPELLING.fields(meta)
-    return {"ok": True, "streaming": True, "session_id": spelled.pop("session_id"), "meta": spelled}
+    return {"ok": True, "streaming": True, "session_id": spelled.pop("session_id", ""), "meta": spelled}
 
 
 _WRITERS: Mapping[str, Callable[[Any, int], dict[str, Any]]] = {
@@ -126,11 +126,8 @@ def _data(part: pb.Snapshot | pb.Final) -> Any:
 
 
 def _final(meta: pb.ResultMeta, data: Any, part: pb.Final | pb.Done) -> dict[str, Any]:
-    spelled = SPELLING.fields(meta)
-    if not meta.session_id:
-        del spelled["session_id"]
     usage = SPELLING.write(part.usage) if part.HasField("usage") else None
-    return {"final": True, "meta": spelled, "data": data, "usage": usage}
+    return {"final": True, "meta": SPELLING.fields(meta), "data": data, "usage": usage}
 
 
 def _seq(given: Mapping[str, Any], path: str) -> int:
@@ -173,7 +170,7 @@ def _read_final(given: Mapping[str, Any], path: str) -> pb.Chunk:
     usage = given.get("usage")
     spent = SPELLING.read(usage, pb.Usage, at(path, "usage")) if usage is not None else None
     data = given.get("data")
-    if data is None:
+    if data is None and not meta.ByteSize():
         return pb.Chunk(done=pb.Done(usage=spent))
     read: pb.Final = SPELLING.read({"data": data}, pb.Final, path)
     return pb.Chunk(final=pb.Final(meta=meta if meta.ByteSize() else None, data=read.data, usage=spent))

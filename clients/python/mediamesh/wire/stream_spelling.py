@@ -146,7 +146,7 @@ SPELLING = Spelling(
         f"{_API}.MediaMetadata": frozenset(pb.MediaMetadata.DESCRIPTOR.fields_by_name),
         f"{_API}.AgentStatus": frozenset({"detail"}),
         f"{_API}.Progress": frozenset({"message"}),
-        f"{_API}.ResultMeta": frozenset({"risk", "explain"}),
+        f"{_API}.ResultMeta": frozenset({"session_id", "risk", "explain"}),
         f"{_MEDIA_API}.MediaReference": frozenset({"size_bytes", "sha256"}),
         f"{_MEDIA_API}.MediaFacts": frozenset(MediaFacts.DESCRIPTOR.fields_by_name),
     },
