@@ -12,6 +12,8 @@ from mediamesh.kit.settings import ServerSettings
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+# Size, type and flags of HTTP/2's SETTINGS, of its acknowledgement, and of PING.
+FRAMES = ((0, 4, 0), (0, 4, 1), (8, 6, 0))
 
 
 def _watch(channel: grpc.aio.Channel) -> Any:
@@ -90,3 +92,17 @@ async def test_what_a_block_raises_comes_out_as_it_is() -> None:
     with pytest.raises(ZeroDivisionError):
         async with serving(ServerSettings(), Part(services=["test.Service"], register=lambda server: None)):
             raise ZeroDivisionError
+
+
+async def test_a_connection_that_is_asked_again_and_again_whether_it_lives_stays() -> None:
+    settings, acknowledged, ping = (bytes([0, 0, size, kind, flags, 0, 0, 0, 0]) for size, kind, flags in FRAMES)
+    async with asyncio.timeout(10), serving(ServerSettings()) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings + acknowledged + (ping + b"whatever") * 10)
+        kinds: list[int] = []
+        while kinds.count(6) < 10:
+            head = await reader.readexactly(9)
+            await reader.readexactly(int.from_bytes(head[:3], "big"))
+            kinds.append(head[3])
+            assert kinds[-1] != 7, "the server said GOAWAY"
+        writer.close()

@@ -57,6 +57,9 @@ async def serving(settings: ServerSettings, *parts: Part) -> AsyncGenerator[int]
             ("grpc.server.max_pending_requests", 1_000_000),
             ("grpc.server.max_pending_requests_hard_limit", 1_000_000),
             ("grpc.so_reuseport", 0),
+            # The door and our clients ask every few seconds whether a connection holds. gRPC takes that for abuse: it
+            # broke off every stream that was silent for two minutes.
+            ("grpc.http2.max_ping_strikes", 0),
             *_windows(settings),
         ],
     )
