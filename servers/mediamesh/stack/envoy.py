@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 import envoy as envoy_binary
@@ -24,15 +24,40 @@ if TYPE_CHECKING:
 
 __all__ = ["LOCAL_ORIGINS", "Door", "envoy", "local_address", "render"]
 
-# Path prefixes by the server behind them. Reflection is one conversation with one server, and every server tells about
-# the whole mesh; the orchestrator is asked.
+
+class _Behind(NamedTuple):
+    """Which calls a server gets; the first prefix that fits decides.
+
+    Attributes:
+        prefix: How their paths begin.
+        server: Name of the server.
+        idle: Silence, of both sides, after which a call is broken off; ``0s`` for none.
+        is_patient: Whether a call waits for a server that is away, some 15 seconds, and is made anew when the server
+            went before it answered.
+    """
+
+    prefix: str
+    server: str
+    idle: str = "300s"
+    is_patient: bool = False
+
+
+# Longer than the longest silence between heartbeats that a reader of a stream may ask for, 600 s.
+_BEYOND_HEARTBEATS = "660s"
+# Reflection is one conversation with one server, and every server tells about the whole mesh; the orchestrator is
+# asked.
 _SERVICES = (
-    ("/mediamesh.api.media.v1.", "media"),
-    ("/mediamesh.api.flow.v1.", "orchestrator"),
-    ("/mediamesh.api.agent.v1.", "agents"),
-    ("/inference.GRPCInferenceService/", "inference"),
-    ("/grpc.reflection.", "orchestrator"),
-    ("/grpc.health.v1.Health/", "orchestrator"),
+    _Behind("/mediamesh.api.media.v1.", "media"),
+    _Behind("/mediamesh.api.flow.v1.FlowEdgeService/", "orchestrator", is_patient=True),
+    _Behind("/mediamesh.api.flow.v1.", "orchestrator"),
+    _Behind("/mediamesh.api.agent.v1.", "agents"),
+    _Behind("/mediamesh.api.stream.v1.StreamEdgeService/", "streams", _BEYOND_HEARTBEATS, is_patient=True),
+    # HTTP/2 only, where pings find out whether the other side is there.
+    _Behind("/mediamesh.api.stream.v1.StreamService/Publish", "streams", "0s"),
+    _Behind("/mediamesh.api.stream.v1.", "streams", _BEYOND_HEARTBEATS),
+    _Behind("/inference.GRPCInferenceService/", "inference"),
+    _Behind("/grpc.reflection.", "orchestrator"),
+    _Behind("/grpc.health.v1.Health/", "orchestrator"),
 )
 LOCAL_ORIGINS = r"https?://(127\.0\.0\.1|localhost|\[::1\])(:[0-9]+)?"
 _MAX_JSON_BYTES = 32 * 1024 * 1024
@@ -59,7 +84,10 @@ class Door:
     """What the door is made of.
 
     Attributes:
-        servers: Addresses (host and port) of each of media, orchestrator, agents and inference.
+        servers: Addresses (host and port) of the replicas of each gRPC server: media, inference, agents, streams,
+            orchestrator. Calls to one that is not among them find nothing.
+        edge: Addresses of the server for WebSockets; without any there are none.
+        inside_port: Port on 127.0.0.1 where servers of the mesh find the streams servers; 0 for none.
         template: The template of the configuration.
         folder: Where the rendered configuration goes.
         access_log: File of the access log, one JSON object a line.
@@ -79,6 +107,8 @@ class Door:
     folder: Path
     access_log: Path
     web: Path
+    edge: Sequence[tuple[str, int]] = ()
+    inside_port: int = 0
     cors_origins: str = LOCAL_ORIGINS
     otlp_endpoint: str = ""
     trace_ratio: float = 1.0
@@ -105,7 +135,8 @@ def envoy(door: Door) -> Program:
         argv=argv,
         # Through the door to the health of every server behind it.
         probe=partial(http_status, f"http://{local_address(door.host)}:{door.port}/healthz"),
-        ports={"MEDIAMESH_PORT (or --port)": door.port, "MEDIAMESH_UP_ADMIN_PORT": door.admin_port},
+        ports={"MEDIAMESH_PORT (or --port)": door.port, "MEDIAMESH_UP_ADMIN_PORT": door.admin_port}
+        | ({"MEDIAMESH_UP_INSIDE_PORT": door.inside_port} if door.inside_port else {}),
         before_stop=partial(_drain, door.admin_port, door.drain_seconds),
         ready_seconds=60.0,
         stop_seconds=3.0,
@@ -131,8 +162,12 @@ def render(door: Door) -> Path:
         host=door.host,
         port=door.port,
         admin_port=door.admin_port,
+        inside_port=door.inside_port,
         clusters=door.servers,
-        services=_SERVICES,
+        edge=door.edge,
+        # Of calls whose route is still to be found; none gets there.
+        any_cluster="orchestrator" if "orchestrator" in door.servers else next(iter(door.servers)),
+        services=[behind for behind in _SERVICES if behind.server in door.servers],
         rest_services=_rest_services(files),
         pages=pages,
         page_bytes=max([4096, *(Path(file).stat().st_size for _, file, _ in pages)]),

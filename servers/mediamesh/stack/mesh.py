@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from mediamesh.kit.process import SERVERS
 from mediamesh.kit.settings import CommonSettings
-from mediamesh.stack.envoy import Door, envoy
-from mediamesh.stack.probes import grpc_serving
+from mediamesh.stack.envoy import Door, envoy, local_address
+from mediamesh.stack.probes import grpc_serving, http_status
 from mediamesh.stack.programs import SEAWEEDFS_PORTS, Program, seaweedfs, valkey
 from mediamesh.stack.settings import UpSettings, own_ports
 
@@ -25,7 +25,9 @@ __all__ = ["programs"]
 
 # What must be there before a server starts. What a server waits for by itself is not in here: its health says so, and
 # the mesh is ready sooner when all start at once.
-_NEEDS = {"orchestrator": ("valkey",)}
+_NEEDS = {"streams": ("valkey",), "orchestrator": ("valkey",)}
+# The server for WebSockets speaks HTTP/1.1, and is no part of a gRPC process.
+_EDGE = "edge"
 
 
 def programs(settings: UpSettings, folder: Folder) -> list[Program]:
@@ -44,30 +46,46 @@ def programs(settings: UpSettings, folder: Folder) -> list[Program]:
     return [
         valkey(port=ports["valkey"]["port"], data=folder.of("valkey"), fsync=settings.valkey_fsync),
         store,
-        *(_server(name, ports[name], env[name]) for name in SERVERS),
+        *(
+            _server(name, replica, ports[replica], env[name])
+            for name in SERVERS
+            for replica in _replicas(settings, name)
+        ),
+        _server(_EDGE, _EDGE, ports[_EDGE], env[_EDGE]),
         envoy(_door(settings, ports, folder)),
     ]
 
 
+def _replicas(settings: UpSettings, name: str) -> list[str]:
+    """Return the names of the replicas of a server: ``streams``, ``streams-2`` and so on."""
+    count = settings.stream_replicas if name == "streams" else 1
+    return [name, *(f"{name}-{number}" for number in range(2, count + 1))]
+
+
 def _wanted_ports(settings: UpSettings) -> dict[str, dict[str, int | None]]:
     store = {part: getattr(settings, "s3_port" if part == "s3" else f"s3_{part}_port") for part in SEAWEEDFS_PORTS}
+    servers: dict[str, dict[str, int | None]] = {_EDGE: own_ports(_EDGE)}
+    for name in SERVERS:
+        first, *others = _replicas(settings, name)
+        servers |= {first: own_ports(name)} | {other: {"port": None, "metrics": None} for other in others}
     return {
-        "envoy": {"door": settings.port, "admin": settings.admin_port},
+        "envoy": {"door": settings.port, "admin": settings.admin_port, "inside": settings.inside_port},
         "valkey": {"port": settings.valkey_port},
         "seaweedfs": store,
-        **{name: own_ports(name) for name in SERVERS},
+        **servers,
     }
 
 
-def _server(name: str, ports: Mapping[str, int], env: Mapping[str, str]) -> Program:
-    """Return one of our servers, in a process of its own."""
+def _server(name: str, replica: str, ports: Mapping[str, int], env: Mapping[str, str]) -> Program:
+    """Return one of our servers, or one of its replicas, in a process of its own."""
     port, metrics_port = ports["port"], ports["metrics"]
     prefix = f"MEDIAMESH_{name.upper()}"
     variables = {f"{prefix}_PORT": port, f"{prefix}_METRICS_PORT": metrics_port}
+    address = f"127.0.0.1:{port}"
     return Program(
-        name=name,
+        name=replica,
         argv=[sys.executable, "-m", f"mediamesh.{name}"],
-        probe=partial(grpc_serving, f"127.0.0.1:{port}"),
+        probe=partial(http_status, f"http://{address}/healthz") if name == _EDGE else partial(grpc_serving, address),
         env={f"{prefix}_HOST": "127.0.0.1", **{key: str(value) for key, value in variables.items()}, **env},
         ports=variables,
         needs=_NEEDS.get(name, ()),
@@ -77,6 +95,7 @@ def _server(name: str, ports: Mapping[str, int], env: Mapping[str, str]) -> Prog
 def _environment(settings: UpSettings, ports: _Ports, access_key: str, secret_key: str) -> dict[str, dict[str, str]]:
     """Return the variables of each server that tell it where the others are."""
     address = {name: f"127.0.0.1:{ports[name]['port']}" for name in SERVERS}
+    valkey_url = f"redis://127.0.0.1:{ports['valkey']['port']}/0"
     return {
         "media": {
             "MEDIAMESH_MEDIA_ENDPOINT_URL": f"http://127.0.0.1:{ports['seaweedfs']['s3']}",
@@ -85,13 +104,21 @@ def _environment(settings: UpSettings, ports: _Ports, access_key: str, secret_ke
             "MEDIAMESH_MEDIA_BUCKET": settings.s3_bucket,
         },
         "inference": {"MEDIAMESH_INFERENCE_MODEL_REPOSITORY": str(settings.model_repository.absolute())},
+        "streams": {
+            "MEDIAMESH_STREAMS_VALKEY_URL": valkey_url,
+            "MEDIAMESH_STREAMS_PUBLIC_URL": settings.public_url
+            or f"ws://{local_address(settings.host)}:{settings.port}",
+        },
+        # By way of Envoy, which knows which replica is well: a call that meets one that died goes to the next.
+        _EDGE: {"MEDIAMESH_EDGE_STREAMS_ADDRESS": f"127.0.0.1:{ports['envoy']['inside']}"},
         "agents": {
             "MEDIAMESH_AGENTS_INFERENCE_ADDRESS": address["inference"],
             "MEDIAMESH_AGENTS_MEDIA_ADDRESS": address["media"],
         },
         "orchestrator": {
-            "MEDIAMESH_ORCHESTRATOR_VALKEY_URL": f"redis://127.0.0.1:{ports['valkey']['port']}/0",
+            "MEDIAMESH_ORCHESTRATOR_VALKEY_URL": valkey_url,
             "MEDIAMESH_ORCHESTRATOR_MEDIA_ADDRESS": address["media"],
+            "MEDIAMESH_ORCHESTRATOR_STREAMS_ADDRESS": f"127.0.0.1:{ports['envoy']['inside']}",
             "MEDIAMESH_ORCHESTRATOR_AGENT_ADDRESSES": json.dumps([address["agents"], *settings.extra_agents]),
         },
     }
@@ -103,7 +130,11 @@ def _door(settings: UpSettings, ports: _Ports, folder: Folder) -> Door:
         host=settings.host,
         port=settings.port,
         admin_port=ports["envoy"]["admin"],
-        servers={name: [("127.0.0.1", ports[name]["port"])] for name in SERVERS},
+        servers={
+            name: [("127.0.0.1", ports[replica]["port"]) for replica in _replicas(settings, name)] for name in SERVERS
+        },
+        edge=[("127.0.0.1", ports[_EDGE]["port"])],
+        inside_port=ports["envoy"]["inside"],
         template=settings.envoy_template,
         folder=folder.of("envoy"),
         access_log=folder.logs / "access.jsonl",

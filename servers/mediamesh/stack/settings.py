@@ -22,7 +22,13 @@ class UpSettings(Settings):
     data: Path = Field(default=Path(".mediamesh"), description="Folder of data, logs and secrets; made if missing.")
     host: str = Field(default="127.0.0.1", description="Address that the door listens on; all else is local.")
     port: int = Field(default=8080, ge=1, le=65535, description="Port of the door.")
+    public_url: str = Field(
+        default="", description="Where clients find the door for WebSockets, wss://HOST; ws://host:port when empty."
+    )
     admin_port: int | None = Field(default=None, ge=1, le=65535, description="Port of Envoy's own page.")
+    inside_port: int | None = Field(
+        default=None, ge=1, le=65535, description="Port where servers of the mesh find the streams servers."
+    )
     valkey_port: int | None = Field(default=None, ge=1, le=65535, description="Port of Valkey.")
     s3_port: int | None = Field(default=None, ge=1, le=55535, description="Port of the S3 store.")
     s3_master_port: int | None = Field(default=None, ge=1, le=55535, description="Port of SeaweedFS's master.")
@@ -34,6 +40,7 @@ class UpSettings(Settings):
     valkey_fsync: Literal["always", "everysec", "no"] = Field(
         default="everysec", description="When an acknowledged write reaches the disk."
     )
+    stream_replicas: int = Field(default=1, ge=1, le=16, description="Streams servers to run.")
     model_repository: Path = Field(
         default=shipped("deploy/models/repository"), description="Folder of the models to serve."
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import signal
 import time
 from typing import TYPE_CHECKING
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["run_mesh", "supervise"]
 
 _COLOURS = ("cyan", "magenta", "yellow", "blue", "bright_cyan", "bright_magenta", "bright_blue")
+_OPEN_FILES = 65_536
 
 
 def run_mesh(**overrides: object) -> int:
@@ -56,6 +58,7 @@ def _run(settings: UpSettings, folder: Folder) -> None:
     begin = time.monotonic() - (time.time() - psutil.Process().create_time())
     parts = programs(settings, folder)
     check_ports(parts)
+    _allow_connections()
     say = _say(parts, begin)
     say("up", f"starting {len(parts)} parts; their logs are in {folder.logs}")
 
@@ -65,6 +68,14 @@ def _run(settings: UpSettings, folder: Folder) -> None:
 
     supervisor = Supervisor(parts, folder.logs, say, Backoff(max_failures=settings.max_failures))
     asyncio.run(supervise(supervisor, on_ready, say))
+
+
+def _allow_connections() -> None:
+    """Let this process, and so all parts, have as many connections as it may; shells often allow 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def supervise(supervisor: Supervisor, on_ready: Callable[[], None], say: Callable[[str, str], None]) -> None:
