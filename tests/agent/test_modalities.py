@@ -137,7 +137,7 @@ async def test_media_to_a_module_of_text_is_refused_before_it_runs(serve, agent)
     error = await outcome(serve, made, {"prompt": Value(media=media(IMAGE, inline=b"x"))})
     assert isinstance(error, MultimodalNotSupported)
     assert error.number == "E4011"
-    assert error.text == "The module test.agent takes text and no image, which came for `prompt`."
+    assert error.text == "test.agent takes text and no image at `prompt`."
     assert error.metadata == {"agent": "test.agent", "pin": "prompt", "modality": "image"}
 
 

@@ -85,9 +85,9 @@ TEXT = "text test.echo, outputs: {text: hello}"
         ),
         (
             flow("a test.painter", "b test.echo", edges="a.image>b.text"),
-            "INCOMPATIBLE_PINS",
+            "MULTIMODAL_NOT_SUPPORTED",
             9,
-            "`a.image` cannot feed `b.text`: takes string, got image.",
+            "`a.image` cannot feed `b.text`: test.echo takes text and no image at `text`.",
         ),
         (
             flow("a test.recorder", "b test.hearer", edges="a.audio>b.audio"),

@@ -21,7 +21,7 @@ from pydantic_settings import (
 
 from mediamesh.client.channel import MAX_MESSAGE_BYTES
 
-__all__ = ["CommonSettings", "ServerSettings", "Settings", "SettingsError"]
+__all__ = ["CommonSettings", "FeatureSettings", "ServerSettings", "Settings", "SettingsError"]
 
 
 class SettingsError(Exception):
@@ -57,6 +57,9 @@ class Settings(BaseSettings):
     @classmethod
     def variable(cls, field: str) -> str:
         """Return the name of the environment variable that sets a field."""
+        known = cls.model_fields.get(field)
+        if known is not None and isinstance(known.validation_alias, str):
+            return known.validation_alias.upper()
         return f"{cls._prefix()}{field}".upper()
 
     @classmethod
@@ -128,3 +131,18 @@ class ServerSettings(Settings):
         description="Bytes taken from each stream before they are read; unset lets gRPC choose, up to megabytes.",
     )
     reflection: bool = Field(default=True, description="Whether the server tells about the services of the mesh.")
+
+
+class FeatureSettings(ServerSettings):
+    """What may be asked of a mesh at all; its variables have the names that deployments know, without a prefix."""
+
+    enable_multimodal: bool = Field(
+        default=True,
+        validation_alias="enable_multimodal",
+        description="Whether media is taken; off, what carries it is refused with E4011.",
+    )
+    enable_streaming: bool = Field(
+        default=True,
+        validation_alias="enable_streaming",
+        description="Whether answers may stream; off, what streams is refused with E4010.",
+    )

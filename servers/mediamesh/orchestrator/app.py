@@ -12,6 +12,7 @@ import grpc
 from mediamesh.api.flow.v1 import flow_edge_service_pb2_grpc, flow_service_pb2_grpc
 from mediamesh.client.channel import connect
 from mediamesh.client.media import MediaClient
+from mediamesh.client.streams import StreamClient
 from mediamesh.kit.serve import Part
 from mediamesh.orchestrator.catalog import Catalog
 from mediamesh.orchestrator.executions import Executions
@@ -40,9 +41,14 @@ async def app(settings: Settings) -> AsyncGenerator[Part]:
                 timeout_seconds=settings.agents_timeout_seconds,
             )
         )
+        streams = None
+        if settings.streams_address and settings.enable_streaming:
+            streams = StreamClient(await stack.enter_async_context(connect(settings.streams_address)))
         log = RunLog(store, heartbeat_seconds=settings.heartbeat_seconds, lease_seconds=settings.lease_seconds)
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
-        executions = Executions(settings, store=store, log=log, catalog=catalog, media=media, tasks=tasks)
+        executions = Executions(
+            settings, store=store, log=log, catalog=catalog, media=media, streams=streams, tasks=tasks
+        )
         chores = [tasks.create_task(executions.serve()), tasks.create_task(executions.renew())]
         try:
             yield Part(

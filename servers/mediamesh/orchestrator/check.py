@@ -11,10 +11,13 @@ from mediamesh.orchestrator.builtin import OPEN_PINS
 from mediamesh.orchestrator.draft import Draft, among, quoted
 from mediamesh.orchestrator.pins import clash, misfit
 from mediamesh.orchestrator.wiring import ends, find_cycles, is_constant
-from mediamesh.wire.pins import plain_value
+from mediamesh.wire.modalities import refusal
+from mediamesh.wire.pins import MEDIA_TYPES, plain_value
+from mediamesh.wire.responses import may_stream
 
 if TYPE_CHECKING:
     from mediamesh.api.flow.v1.flow_pb2 import FlowEdge, FlowNode
+    from mediamesh.wire.errors import MultimodalNotSupported
 
 __all__ = ["check_flow"]
 
@@ -67,6 +70,12 @@ class _Check:
         node.output_pins.extend(manifest.outputs)
         self._params(node, manifest)
         self._constants(node)
+        if node.response_mode == manifest_pb2.RESPONSE_MODE_STREAMING and not may_stream(manifest):
+            self._draft.wrong(
+                flow_pb2.FLOW_ISSUE_CODE_STREAMING_NOT_SUPPORTED,
+                f"{quoted(node.type)} answers at once (response.mode is sync); it cannot be asked for a stream.",
+                node.id, "response",
+            )  # fmt: skip
 
     def _params(self, node: FlowNode, manifest: manifest_pb2.Manifest) -> None:
         params = {param.name: param for param in manifest.params}
@@ -120,11 +129,20 @@ class _Check:
         source, target = self._pin(edge, "from"), self._pin(edge, "to")
         if source is not None and target is not None and (problem := clash(source, target)):
             a, b = ends(edge)
+            code = flow_pb2.FLOW_ISSUE_CODE_INCOMPATIBLE_PINS
+            if refused := self._refusal(source, edge.to.node_id, target):
+                code, problem = flow_pb2.FLOW_ISSUE_CODE_MULTIMODAL_NOT_SUPPORTED, refused.text.rstrip(".")
             self._draft.wrong(
-                flow_pb2.FLOW_ISSUE_CODE_INCOMPATIBLE_PINS,
+                code,
                 f"{quoted(f'{a.node_id}.{a.pin}')} cannot feed {quoted(f'{b.node_id}.{b.pin}')}: {problem}.",
                 index, "to",
             )  # fmt: skip
+
+    def _refusal(self, source: pin_pb2.Pin, node_id: str, target: pin_pb2.Pin) -> MultimodalNotSupported | None:
+        manifest = self._agents.get(self._nodes[node_id].type)
+        if manifest is None or source.type not in MEDIA_TYPES:
+            return None
+        return refusal(manifest, target, MEDIA_TYPES[source.type])
 
     def _end(self, index: int, edge: FlowEdge, end: str) -> None:
         address = getattr(edge, end)

@@ -13,7 +13,8 @@ from mediamesh.api.flow.v1 import flow_pb2
 from mediamesh.api.flow.v1.execution_pb2 import EXECUTION_STATE_CANCELLED, EXECUTION_STATE_FAILED, Execution
 from mediamesh.orchestrator.check import check_flow
 from mediamesh.orchestrator.draft import Draft
-from mediamesh.orchestrator.execution import Bounds, Graph, Journal, LogBounds
+from mediamesh.orchestrator.execution import Bounds, Broadcast, Graph, Journal, LogBounds, Streams
+from mediamesh.orchestrator.features import check_features, failure_of
 from mediamesh.orchestrator.inputs import prepared
 from mediamesh.orchestrator.run import Run
 from mediamesh.orchestrator.runlog import RunLog
@@ -22,7 +23,7 @@ from mediamesh.orchestrator.runlog.identity import new_id
 from mediamesh.orchestrator.source import read_flow
 from mediamesh.orchestrator.state import begun, has_ended
 from mediamesh.orchestrator.storage import MediaStore, RunMedia
-from mediamesh.wire.errors import Cancelled, InvalidFlow, NotFound, Overloaded, Unavailable
+from mediamesh.wire.errors import Cancelled, NotFound, Overloaded, Unavailable
 
 if TYPE_CHECKING:
     from mediamesh.orchestrator.catalog import Catalog
@@ -49,6 +50,7 @@ class Executions:
         log: RunLog,
         catalog: Catalog,
         media: MediaStore,
+        streams: Streams | None,
         tasks: asyncio.TaskGroup,
     ) -> None:
         self._settings = settings
@@ -56,6 +58,7 @@ class Executions:
         self._log = log
         self._catalog = catalog
         self._media = media
+        self._streams = streams
         self._tasks = tasks
         self._runs: dict[str, Run] = {}
         self._admitted = 0
@@ -94,6 +97,8 @@ class Executions:
 
         Raises:
             InvalidFlow: the flow has mistakes, one violation for each.
+            StreamingNotSupported: it asks for streams of what has none.
+            MultimodalNotSupported: it gives media to what takes none.
             InvalidRequest: an input does not fit.
             Overloaded: too many runs go on.
             Unavailable: the flow names agents of a server that cannot be reached, or this one is going away.
@@ -123,17 +128,23 @@ class Executions:
         timeout: float | None,
     ) -> Run:
         flow = await self._runnable(source)
+        check_features(flow, inputs, self._settings)
         execution = begun(Execution(execution_id=new_id(), workspace_id=workspace_id, flow=flow))
         media = RunMedia(self._media, workspace_id=workspace_id, flow_id=flow.id, execution_id=execution.execution_id)
-        values = await prepared(flow, inputs, media)
+        values = await prepared(flow, inputs, media, self._catalog.agents())
         journal = Journal(self._log, execution, self._log_bounds())
+        bounds = Bounds(self._settings.stream_buffer_chunks, self._settings.stream_buffer_bytes)
+        broadcast = Broadcast(
+            self._streams, journal, bounds=bounds, patience_seconds=self._settings.streams_patience_seconds
+        )
         graph = Graph(
             flow,
             values,
             journal=journal,
+            broadcast=broadcast,
             media=media,
             agents=self._catalog,
-            bounds=Bounds(self._settings.stream_buffer_chunks, self._settings.stream_buffer_bytes),
+            bounds=bounds,
             timeout_seconds=self._settings.node_timeout_seconds,
             pause_seconds=self._settings.retry_pause_seconds,
         )
@@ -143,7 +154,7 @@ class Executions:
         except BaseException:
             self._log.disown(execution.execution_id)
             raise
-        return Run(graph, journal, timeout=timeout or self._settings.execution_timeout_seconds)
+        return Run(graph, journal, broadcast, timeout=timeout or self._settings.execution_timeout_seconds)
 
     def _log_bounds(self) -> LogBounds:
         return LogBounds(
@@ -160,9 +171,7 @@ class Executions:
         if unreachable and all(issue.code == flow_pb2.FLOW_ISSUE_CODE_UNKNOWN_AGENT for issue in draft.issues):
             # The flow may well be right: trying again can help, changing it cannot.
             raise Unavailable(" ".join(unreachable[:4]))
-        raise InvalidFlow.of_fields(
-            (f"{issue.file}:{issue.line}:{issue.column}", issue.message) for issue in draft.in_order()
-        )
+        raise failure_of(draft.in_order())
 
     async def _drive(self, run: Run) -> None:
         self._runs[run.execution_id] = run

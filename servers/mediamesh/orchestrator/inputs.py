@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from mediamesh.api.agent.v1 import pin_pb2, value_pb2
 from mediamesh.orchestrator.builtin import SOURCES
 from mediamesh.orchestrator.draft import among, quoted
+from mediamesh.orchestrator.features import media_problems
 from mediamesh.orchestrator.pins import misfit
 from mediamesh.orchestrator.wiring import ends, is_constant
-from mediamesh.wire.errors import InvalidFlow, InvalidRequest, MeshError
+from mediamesh.wire.errors import InvalidFlow, InvalidRequest, MeshError, MultimodalNotSupported
 
 if TYPE_CHECKING:
+    from mediamesh.api.agent.v1.manifest_pb2 import Manifest
     from mediamesh.api.flow.v1.flow_pb2 import Flow
     from mediamesh.orchestrator.storage import RunMedia
 
@@ -21,7 +23,9 @@ __all__ = ["prepared"]
 Inputs = dict[tuple[str, str], value_pb2.Value]
 
 
-async def prepared(flow: Flow, given: Mapping[str, value_pb2.Value], media: RunMedia) -> Inputs:
+async def prepared(
+    flow: Flow, given: Mapping[str, value_pb2.Value], media: RunMedia, agents: Mapping[str, Manifest]
+) -> Inputs:
     """Check the values and put their media into the store, each by node and pin.
 
     Raises:
@@ -42,11 +46,26 @@ async def prepared(flow: Flow, given: Mapping[str, value_pb2.Value], media: RunM
     _refuse(wrong)
     known = {key: await _known(key, given[key], media) for key in wanted}
     # Nothing is uploaded for a run that will be refused anyway.
-    _refuse([(key, problem) for key, (_, pin) in wanted.items() if (problem := misfit(known[key], pin))])
+    _refuse([*_misfits(flow, agents, wanted, known)])
     return {
         (node_id, pin.name): await _stored(key, node_id, pin, known[key], media)
         for key, (node_id, pin) in wanted.items()
     }
+
+
+def _misfits(
+    flow: Flow,
+    agents: Mapping[str, Manifest],
+    wanted: Mapping[str, tuple[str, pin_pb2.Pin]],
+    known: Mapping[str, value_pb2.Value],
+) -> Iterator[tuple[str, MeshError]]:
+    """Yield what is wrong with each value: that a module takes no such media, or else that it does not fit its pin."""
+    for key, (node_id, pin) in wanted.items():
+        problem = next(media_problems(flow, agents, (node_id, pin.name), known[key]), None)
+        if not isinstance(problem, MultimodalNotSupported):
+            problem = misfit(known[key], pin) or problem
+        if problem is not None:
+            yield key, problem
 
 
 def _wanted(flow: Flow) -> dict[str, tuple[str, pin_pb2.Pin]]:
@@ -83,10 +102,10 @@ def _refuse(wrong: list[tuple[str, MeshError]]) -> None:
         return
     kinds = {type(error) for _, error in wrong}
     kind = kinds.pop() if len(kinds) == 1 else InvalidFlow
-    if len(wrong) == 1 and not issubclass(kind, InvalidRequest):
+    if not issubclass(kind, InvalidRequest):
         raise wrong[0][1]
     violations = [(_field(key), error.text) for key, error in wrong]
-    raise (kind if issubclass(kind, InvalidRequest) else InvalidFlow).of_fields(violations)
+    raise kind.of_fields(violations)
 
 
 def _of_field(key: str, error: MeshError) -> MeshError:

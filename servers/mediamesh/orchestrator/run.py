@@ -14,7 +14,7 @@ from mediamesh.api.flow.v1.execution_pb2 import ExecutionState
 from mediamesh.wire.errors import DeadlineExceeded, MeshError
 
 if TYPE_CHECKING:
-    from mediamesh.orchestrator.execution import Graph, Journal
+    from mediamesh.orchestrator.execution import Broadcast, Graph, Journal
 
 __all__ = ["Run"]
 
@@ -34,13 +34,15 @@ class Run:
     Args:
         graph: What to run.
         journal: Of an execution that is stored.
+        broadcast: Where its stream pins are published.
         timeout: Longest the run may take, in seconds.
     """
 
-    def __init__(self, graph: Graph, journal: Journal, *, timeout: float) -> None:
+    def __init__(self, graph: Graph, journal: Journal, broadcast: Broadcast, *, timeout: float) -> None:
         self.over = asyncio.Event()
         self._graph = graph
         self._journal = journal
+        self._broadcast = broadcast
         self._timeout = timeout
         self._work: asyncio.Task[bool] | None = None
         self._verdict: tuple[ExecutionState.ValueType, MeshError] | None = None
@@ -73,7 +75,10 @@ class Run:
                         flow=execution.flow, workspace_id=execution.workspace_id
                     )
                 )
-                await self._journal.end(*await self._worked(tasks))
+                async with self._broadcast:
+                    verdict = await self._worked(tasks)
+                    await self._broadcast.close(verdict[1])
+                await self._journal.end(*verdict)
                 writing.cancel()
         finally:
             _RUNNING.add(-1)

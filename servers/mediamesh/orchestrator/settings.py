@@ -7,12 +7,12 @@ from typing import ClassVar
 from pydantic import Field
 
 from mediamesh.client.channel import MAX_MESSAGE_BYTES
-from mediamesh.kit.settings import ServerSettings
+from mediamesh.kit.settings import FeatureSettings
 
 __all__ = ["Settings"]
 
 
-class Settings(ServerSettings):
+class Settings(FeatureSettings):
     """Where the orchestrator finds its neighbours, and what a run may use."""
 
     section: ClassVar[str] = "orchestrator"

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from mediamesh.api.agent.v1.manifest_pb2 import ResponseMode
 from mediamesh.api.flow.v1 import flow_pb2
 from mediamesh.orchestrator.document import BadDocument, compose, plain
 from mediamesh.orchestrator.draft import Draft, among, quoted
@@ -17,6 +18,8 @@ __all__ = ["read_flow"]
 _SYNTAX = flow_pb2.FLOW_ISSUE_CODE_SYNTAX
 _MAX_EDGES = 4096
 _MAX_TIMEOUT_SECONDS = 86_400
+_OPTIONAL = ("params", "outputs", "timeout", "response")
+_RESPONSES = {"sync": ResponseMode.RESPONSE_MODE_SYNC, "streaming": ResponseMode.RESPONSE_MODE_STREAMING}
 _FLOW_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _NODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _ADDRESS = re.compile(r"([A-Za-z0-9][A-Za-z0-9_-]{0,63})\.([A-Za-z][A-Za-z0-9_-]{0,63})")
@@ -76,7 +79,9 @@ class _Reader:
             self._edge(entry)
 
     def _node(self, node: yaml.Node) -> None:
-        parts = self._mapping(node, "A node", required=("id", "type"), optional=("params", "outputs", "timeout"))
+        parts = self._mapping(
+            node, "A node", required=("id", "type"), optional=("params", "outputs", "timeout", "response")
+        )
         if "id" not in parts:
             return
         node_id = self._text(parts["id"], "id", _NODE_ID, "letters, digits, `_` and `-`, 64 characters at most")
@@ -100,6 +105,8 @@ class _Reader:
                 self._values(parts[name], read, name)
         if "timeout" in parts:
             self._timeout(parts["timeout"], read)
+        if "response" in parts:
+            self._response(parts["response"], read)
 
     def _values(self, node: yaml.Node, read: flow_pb2.FlowNode, name: str) -> None:
         self._draft.mark(node.start_mark, read.id, name)
@@ -122,6 +129,14 @@ class _Reader:
             self._wrong(node, f"`timeout` is a number of seconds above 0, {_MAX_TIMEOUT_SECONDS} at most.")
             return
         read.timeout.FromNanoseconds(max(1, round(seconds * 1e9)))
+
+    def _response(self, node: yaml.Node, read: flow_pb2.FlowNode) -> None:
+        said = self._text(node, "response")
+        if said in _RESPONSES:
+            read.response_mode = _RESPONSES[said]
+            self._draft.mark(node.start_mark, read.id, "response")
+        elif said:
+            self._wrong(node, f"`response` is one of {', '.join(map(quoted, _RESPONSES))}, not {quoted(said)}.")
 
     def _edge(self, node: yaml.Node) -> None:
         parts = self._mapping(node, "An edge", required=("from", "to"))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from mediamesh.api.agent.v1.manifest_pb2 import ResponseChunkType, ResponseMode
 from mediamesh.wire.errors import DeadlineExceeded, StreamingNotSupported, StreamTimeout
+from mediamesh.wire.responses import may_stream
 
 if TYPE_CHECKING:
     from mediamesh.api.agent.v1.agent_service_pb2 import OpenRun
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 __all__ = ["Response", "agreed"]
 
 _BUFFER_BYTES, _HEARTBEAT_MS, _MAX_DURATION_MS = 1024, 15_000, 300_000
-_STREAMS = {ResponseMode.RESPONSE_MODE_STREAMING, ResponseMode.RESPONSE_MODE_BOTH}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,7 @@ def agreed(manifest: Manifest, open_run: OpenRun) -> Response:
     """
     declared = manifest.response
     asked = open_run.response_mode == ResponseMode.RESPONSE_MODE_STREAMING
-    if asked and declared.mode not in _STREAMS:
+    if asked and not may_stream(manifest):
         raise StreamingNotSupported(
             f"The module {manifest.id} answers at once (response.mode is sync); ask it for no stream.",
             agent=manifest.id,

@@ -53,7 +53,7 @@ def refusal(manifest: Manifest, pin: Pin, kind: MediaType.ValueType) -> Multimod
     if pin.type == PinType.PIN_TYPE_STREAM and any(_names(pattern, name) for pattern in pin.constraints.mime_types):
         return None
     return MultimodalNotSupported(
-        f"The module {manifest.id} takes {', '.join(sorted(taken))} and no {name}, which came for `{pin.name}`.",
+        f"{manifest.id} takes {', '.join(sorted(taken))} and no {name} at `{pin.name}`.",
         agent=manifest.id,
         pin=pin.name,
         modality=name,

@@ -14,16 +14,19 @@ from opentelemetry import metrics, trace
 
 from mediamesh.api.agent.v1 import agent_service_pb2, pin_pb2, value_pb2
 from mediamesh.api.flow.v1 import execution_pb2
+from mediamesh.api.stream.v1.stream_pb2 import OVERFLOW_POLICY_DROP_OLDEST, StreamLimits
 from mediamesh.orchestrator.builtin import SINKS, SOURCES
 from mediamesh.orchestrator.execution.agent_run import AgentRun
+from mediamesh.orchestrator.execution.broadcast import Broadcast
 from mediamesh.orchestrator.execution.inbox import Bounds, Inbox, Skipped
 from mediamesh.orchestrator.execution.outbox import Outbox
 from mediamesh.orchestrator.execution.terminal import show
 from mediamesh.orchestrator.wiring import ends, hazards, is_constant
-from mediamesh.wire.errors import DeadlineExceeded, MeshError, Unavailable
+from mediamesh.wire.errors import DeadlineExceeded, MeshError, StreamTimeout, Unavailable
 from mediamesh.wire.pins import MEDIA_TYPES, plain_value, type_name
 
 if TYPE_CHECKING:
+    from mediamesh.api.agent.v1.manifest_pb2 import Manifest
     from mediamesh.api.flow.v1.flow_pb2 import Flow, FlowNode
     from mediamesh.client.agents import AgentClient
     from mediamesh.orchestrator.execution.journal import Journal
@@ -41,6 +44,9 @@ _PROCESSING_SECONDS = _METER.create_histogram(
     "mediamesh_multimodal_processing", unit="s", description="How long agents worked on media, by its type."
 )
 _TRIES = 2
+# A stream outlives the node that makes it by the time that its end takes.
+_LINGER_SECONDS, _DAY_SECONDS = 10, 86_400
+_LEAST_HEARTBEAT_MS = 100  # the contract's, for streams
 
 
 class Agents(Protocol):
@@ -48,6 +54,10 @@ class Agents(Protocol):
 
     def client(self, agent_id: str, attempt: int) -> AgentClient:
         """Return a server that runs the agent, another one at another attempt where there are several."""
+        ...
+
+    def agents(self) -> Mapping[str, Manifest]:
+        """Return every agent that is known, by id."""
         ...
 
 
@@ -58,6 +68,7 @@ class Graph:
         flow: A flow that passed its check.
         inputs: What the client gave, by node and pin.
         journal: Told of everything that happens.
+        broadcast: Where stream pins are published.
         media: Where media goes.
         agents: Where agents are.
         bounds: How much may wait on a stream pin.
@@ -71,6 +82,7 @@ class Graph:
         inputs: Mapping[tuple[str, str], value_pb2.Value],
         *,
         journal: Journal,
+        broadcast: Broadcast,
         media: RunMedia,
         agents: Agents,
         bounds: Bounds,
@@ -80,13 +92,14 @@ class Graph:
         self._flow = flow
         self._inputs = inputs
         self._journal = journal
+        self._broadcast = broadcast
         self._media = media
         self._agents = agents
         self._timeout = timeout_seconds
         self._pause = pause_seconds
         dangerous = hazards(flow)
         self._inboxes = {node.id: _inbox(node, flow, dangerous, bounds) for node in flow.nodes}
-        self._outboxes = {node.id: Outbox(node, flow, self._inboxes, journal) for node in flow.nodes}
+        self._outboxes = {node.id: Outbox(node, flow, self._inboxes, journal, broadcast) for node in flow.nodes}
         self._failed = False
 
     async def run(self) -> bool:
@@ -112,8 +125,10 @@ class Graph:
             if isinstance(error, asyncio.CancelledError) and _is_cancelled():
                 raise
             self._failed = True
-            failed = execution_pb2.NodeFailed(error=_told(node, error).to_status(), duration=_since(begin))
+            told = _told(node, error)
+            failed = execution_pb2.NodeFailed(error=told.to_status(), duration=_since(begin))
             await self._journal.record(node.id, node_failed=failed)
+            await self._broadcast.fail(node.id, told)
         await outbox.lose(cause)
         await inbox.leave()
 
@@ -142,6 +157,8 @@ class Graph:
         try:
             async with limit:
                 await self._kind_of_work(node, seconds)
+        except StreamTimeout:
+            raise
         except (TimeoutError, DeadlineExceeded) as error:
             # The agent knows the deadline too, and may be the first to say that it passed; before it, it means another.
             if not limit.expired() and monotonic() - begin < 0.95 * seconds:
@@ -166,6 +183,7 @@ class Graph:
 
     async def _agent(self, node: FlowNode, seconds: float) -> None:
         begin = monotonic()
+        self._publish(node, seconds)
         for attempt in range(1, _TRIES + 1):
             client = self._agents.client(node.type, attempt)
             await self._started(node, attempt)
@@ -186,6 +204,17 @@ class Graph:
             else:
                 return
 
+    def _publish(self, node: FlowNode, seconds: float) -> None:
+        """Open the stream pins of a node; they live as long as it may run."""
+        limits = StreamLimits(overflow=OVERFLOW_POLICY_DROP_OLDEST)
+        limits.max_duration.FromNanoseconds(round(min(seconds + _LINGER_SECONDS, _DAY_SECONDS) * 1e9))
+        manifest = self._agents.agents().get(node.type)
+        if manifest is not None and (pause_ms := manifest.response.heartbeat_interval_ms):
+            limits.heartbeat_interval.FromMilliseconds(max(pause_ms, _LEAST_HEARTBEAT_MS))
+        for pin in node.output_pins:
+            if pin.type == pin_pb2.PIN_TYPE_STREAM:
+                self._broadcast.start(node.id, pin.name, limits)
+
     def _opening(self, node: FlowNode, attempt: int) -> agent_service_pb2.OpenRun:
         execution, inbox = self._journal.execution, self._inboxes[node.id]
         return agent_service_pb2.OpenRun(
@@ -200,6 +229,7 @@ class Graph:
             inputs=inbox.values,
             stream_inputs=sorted(inbox.pipes),
             params=node.params,
+            response_mode=node.response_mode,
         )
 
     async def _started(self, node: FlowNode, attempt: int) -> None:

@@ -62,6 +62,11 @@ class Pipe:
         return bool(self._waiting) or self._producers == 0
 
     @property
+    def ended(self) -> bool:
+        """Whether every producer has ended."""
+        return self._producers == 0
+
+    @property
     def broken_by(self) -> str:
         """The producer that failed; empty when none has."""
         return self._broken_by

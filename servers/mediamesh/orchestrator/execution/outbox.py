@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from mediamesh.api.agent.v1 import agent_service_pb2, pin_pb2, value_pb2
+from mediamesh.orchestrator.execution.broadcast import Broadcast
 from mediamesh.orchestrator.execution.inbox import Inbox
 from mediamesh.orchestrator.execution.journal import Journal
 from mediamesh.orchestrator.pins import converted, misfit
@@ -25,9 +26,12 @@ __all__ = ["Outbox"]
 class Outbox:
     """The output pins of one node in one run."""
 
-    def __init__(self, node: FlowNode, flow: Flow, inboxes: Mapping[str, Inbox], journal: Journal) -> None:
+    def __init__(
+        self, node: FlowNode, flow: Flow, inboxes: Mapping[str, Inbox], journal: Journal, broadcast: Broadcast
+    ) -> None:
         self._node = node
         self._journal = journal
+        self._broadcast = broadcast
         self._pins = {pin.name: pin for pin in node.output_pins}
         self._done: set[str] = set()
         self._counts: dict[str, int] = defaultdict(int)
@@ -96,6 +100,7 @@ class Outbox:
             )
         self._counts[name] += 1
         await self._journal.record(self._node.id, node_chunk=agent_service_pb2.PinChunk(pin=name, chunk=chunk))
+        await self._broadcast.put(self._node.id, name, chunk)
         for inbox, target in self._targets[name]:
             await inbox.put(target.name, chunk)
 
@@ -108,6 +113,7 @@ class Outbox:
         if self.pin(name).type != pin_pb2.PIN_TYPE_STREAM or name in self._done:
             raise AgentFailed(f"The agent ended `{name}`, which does not stream or has ended.", pin=name)
         self._done.add(name)
+        await self._broadcast.end(self._node.id, name)
         for inbox, target in self._targets[name]:
             await inbox.end(target.name)
 
