@@ -1,0 +1,106 @@
+"""What a producer is to hear, gathered: acknowledgements not too often, notices, the end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
+
+from mediamesh.api.stream.v1.stream_service_pb2 import PolicyNotice, PublishAck, PublishResponse, PublishWindow
+
+if TYPE_CHECKING:
+    from mediamesh.api.stream.v1.stream_pb2 import StreamGoAway
+
+__all__ = ["Acks"]
+
+_MOST_UNTOLD = 256
+_KEPT_NOTICES = 64
+
+
+class Acks:
+    """The answers to one producer.
+
+    An acknowledgement goes out at once unless the last one did a moment ago; then it waits for more to join it.
+
+    Args:
+        acknowledged: Sequence of the newest event that is stored already.
+        seconds: Least time between two acknowledgements.
+    """
+
+    def __init__(self, acknowledged: int, seconds: float) -> None:
+        self.acknowledged = acknowledged
+        self._told = acknowledged
+        self._again = False
+        self._window = PublishWindow()
+        self._notices: deque[PublishResponse] = deque()
+        self._seconds = seconds
+        self._last = float("-inf")
+        self._closed = False
+        self._failure: Exception | None = None
+        self._loop = asyncio.get_running_loop()
+        self._changed = asyncio.Event()
+
+    def acknowledge(self, sequence: int, window: PublishWindow) -> None:
+        """Note that all events up to this one are dealt with."""
+        self.acknowledged = sequence
+        self._window = window
+        self._changed.set()
+
+    def repeat(self) -> None:
+        """Tell the newest acknowledgement again: the producer sent an event that is stored already."""
+        self._again = True
+        self._changed.set()
+
+    def note(self, notice: PolicyNotice) -> None:
+        """Tell what the policy does; of notices that nobody takes the oldest go."""
+        if len(self._notices) >= _KEPT_NOTICES:
+            self._notices.popleft()
+        self._notices.append(PublishResponse(notice=notice))
+        self._changed.set()
+
+    def go_away(self, go_away: StreamGoAway) -> None:
+        """Say that the server goes, after everything that is acknowledged, and end."""
+        self._notices.append(PublishResponse(ack=self._ack()))
+        self._notices.append(PublishResponse(go_away=go_away))
+        self.close()
+
+    def close(self, failure: Exception | None = None) -> None:
+        """End, with an error perhaps, when everything is told."""
+        if not self._closed:
+            self._closed, self._failure = True, failure
+            self._changed.set()
+
+    async def next(self) -> PublishResponse:
+        """Return what is to be told next.
+
+        Raises:
+            StopAsyncIteration: nothing more is to be told.
+            Exception: what ended the publication.
+        """
+        while True:
+            if self._notices:
+                return self._notices.popleft()
+            if self._has_news():
+                wait = self._last + self._seconds - self._loop.time()
+                if wait <= 0 or self._closed or self.acknowledged - self._told >= _MOST_UNTOLD:
+                    return PublishResponse(ack=self._ack())
+                await self._until_changed(wait)
+            elif self._closed:
+                raise self._failure or StopAsyncIteration
+            else:
+                await self._until_changed(None)
+
+    def _has_news(self) -> bool:
+        return self._again or self.acknowledged > self._told
+
+    def _ack(self) -> PublishAck:
+        self._again, self._told, self._last = False, self.acknowledged, self._loop.time()
+        return PublishAck(sequence=self.acknowledged, window=self._window)
+
+    async def _until_changed(self, seconds: float | None) -> None:
+        self._changed.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
+        except TimeoutError:
+            return

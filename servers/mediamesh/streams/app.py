@@ -1,0 +1,53 @@
+"""Puts the streams server together."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
+
+from mediamesh.kit.serve import Part
+from mediamesh.streams.broker import Broker
+from mediamesh.streams.capabilities import Capabilities
+from mediamesh.streams.http import EDGE_SERVICE, StreamEdgeServicer, register_edge
+from mediamesh.streams.log.memory import MemoryStore
+from mediamesh.streams.service import SERVICE, StreamServicer, register
+from mediamesh.streams.settings import Settings
+
+if TYPE_CHECKING:
+    import grpc
+
+    from mediamesh.streams.log.ports import StreamStore
+
+
+__all__ = ["app"]
+
+
+@asynccontextmanager
+async def app(settings: Settings) -> AsyncGenerator[Part]:
+    """Yield the part of a server that keeps streams."""
+    async with AsyncExitStack() as stack:
+        replica = secrets.token_hex(8)
+        store = await _store(settings, replica, stack)
+        broker = await stack.enter_async_context(Broker.running(store, settings, replica=replica))
+
+        def add(server: grpc.aio.Server) -> None:
+            register(StreamServicer(broker, Capabilities()), server)
+            register_edge(StreamEdgeServicer(broker), server)
+
+        async def drain() -> None:
+            broker.leave()
+
+        yield Part(services=(SERVICE, EDGE_SERVICE), register=add, check=broker.check, drain=drain)
+
+
+async def _store(settings: Settings, replica: str, stack: AsyncExitStack) -> StreamStore:
+    opening = MemoryStore.open(
+        replica=replica,
+        max_concurrent_streams=settings.max_concurrent_streams,
+        resume_seconds=settings.resume_seconds,
+        buffer_ttl_seconds=settings.buffer_ttl_seconds,
+        meta_ttl_seconds=settings.meta_ttl_seconds,
+    )
+    return await stack.enter_async_context(opening)

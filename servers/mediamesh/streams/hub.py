@@ -1,0 +1,157 @@
+"""What comes from other replicas, and the tails that it goes to: one poll for the whole process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from mediamesh.streams.bulletin import Bulletin
+from mediamesh.streams.events import event_of, is_last
+from mediamesh.streams.tail import Tail
+from mediamesh.wire.errors import NotFound, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from mediamesh.streams.events import Event
+    from mediamesh.streams.log.ports import News, Stored, StreamStore
+
+__all__ = ["Hub", "no_stream"]
+
+_LOG = logging.getLogger(__name__)
+_RETRY_SECONDS = 0.2
+# A stream to which this replica appended so lately is fed by itself; asking the store too would read each event twice.
+_OWN_SECONDS = 1.0
+
+
+def no_stream(stream_id: str) -> NotFound:
+    """Return the error for a stream that was never opened, or is forgotten."""
+    return NotFound(f"There is no stream {stream_id}, or it has expired.", stream_id=stream_id)
+
+
+class Hub:
+    """Keeps the tails of the streams that have subscribers here, and feeds them.
+
+    A stream to which this replica appends is fed by that; all others by the poll. Which is which shows in when it was
+    fed last, so that it does not matter how a producer came to be elsewhere.
+
+    Attributes:
+        bulletin: News of streams that come and go.
+        tails: The tails, by stream.
+        leaving: Whether all are to go elsewhere.
+    """
+
+    def __init__(self, store: StreamStore, *, replica: str) -> None:
+        self.bulletin = Bulletin(store)
+        self.tails: dict[str, Tail] = {}
+        self.leaving = False
+        self._store = store
+        self._replica = replica
+        self._loop = asyncio.get_running_loop()
+
+    async def poll(self) -> None:
+        """Feed what other replicas append, until cancelled."""
+        while True:
+            now = self._loop.time()
+            positions = {
+                known: tail.newest
+                for known, tail in self.tails.items()
+                if not tail.ended and now - tail.fed > _OWN_SECONDS
+            }
+            try:
+                polled = await self._store.poll(positions)
+            except Unavailable as error:
+                _LOG.warning("%s", error)
+                await asyncio.sleep(_RETRY_SECONDS)
+                continue
+            for stream_id, entries in polled.entries.items():
+                if entries and (tail := self.tails.get(stream_id)):
+                    tail.push(
+                        [event_of(entry) for entry in entries if entry.sequence > tail.newest],
+                        after=positions[stream_id],
+                        newest=entries[-1].sequence,
+                        ended=is_last(entries[-1].data),
+                    )
+            for news in polled.news:
+                self._tell(news)
+
+    def feed(self, stream_id: str, events: list[Event], *, after: int, newest: int, ended: bool) -> None:
+        """Deliver events that this replica has appended: all after a position up to the newest."""
+        if tail := self.tails.get(stream_id):
+            tail.fed = self._loop.time()
+            tail.push(events, after=after, newest=newest, ended=ended)
+
+    async def disown(self, stream_id: str) -> None:
+        """Note that no producer of the stream is here any more."""
+        if (tail := self.tails.get(stream_id)) and not tail.ended:
+            tail.fed = float("-inf")
+            await self._wake()
+
+    def leave(self) -> None:
+        """Wake all who wait, so that they see that they are to go elsewhere."""
+        self.leaving = True
+        for tail in self.tails.values():
+            tail.wake()
+        self.bulletin.notify()
+
+    @asynccontextmanager
+    async def tail(self, stored: Stored) -> AsyncGenerator[Tail]:
+        """Hold the tail of a stream for as long as the block lasts."""
+        stream_id = stored.stream.stream_id
+        tail = self.tails.get(stream_id)
+        is_new = tail is None
+        if tail is None:
+            tail = self.tails[stream_id] = Tail(stored, self._loop)
+        else:
+            tail.advance(stored.stream.last_sequence, ended=stored.stream.HasField("end"))
+        tail.users += 1
+        try:
+            if is_new and not tail.ended:
+                await self._wake()
+            yield tail
+        finally:
+            tail.users -= 1
+            if tail.users == 0:
+                tail.close()
+                del self.tails[stream_id]
+
+    async def look(self, tail: Tail, seconds: float) -> None:
+        """Ask the store how a stream stands, unless that is known from less than so many seconds ago.
+
+        Raises:
+            NotFound: the stream has expired.
+        """
+        now = self._loop.time()
+        if tail.ended or now - max(tail.checked, tail.fed) < seconds:
+            return
+        tail.checked = now
+        try:
+            found = await self._store.load([tail.stream_id])
+        except Unavailable as error:
+            _LOG.warning("%s", error)
+            return
+        if not found:
+            raise no_stream(tail.stream_id)
+        tail.advance(found[0].stream.last_sequence, ended=found[0].stream.HasField("end"))
+
+    async def refresh(self, stream_id: str) -> None:
+        """Ask the store how a stream stands that was changed from here."""
+        if tail := self.tails.get(stream_id):
+            tail.fed = float("-inf")
+            await self.look(tail, 0)
+
+    async def _wake(self) -> None:
+        try:
+            await self._store.wake()
+        except Unavailable as error:
+            _LOG.warning("%s", error)  # the poll fails too, and takes the new tail with it when it tries again
+
+    def _tell(self, news: News) -> None:
+        tail = self.tails.get(news.stream.stream_id)
+        if tail is not None and news.kind == "ended":
+            tail.advance(news.stream.last_sequence, ended=True)
+        elif tail is not None and news.kind == "taken" and news.replica != self._replica:
+            tail.fed = float("-inf")
+        self.bulletin.post(news)

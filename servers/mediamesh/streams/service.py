@@ -1,0 +1,152 @@
+"""The gRPC side of the broker: unpack, ask, forward."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from google.protobuf.message_factory import GetMessageClass
+
+from mediamesh.api.stream.v1 import stream_service_pb2 as pb
+from mediamesh.api.stream.v1.stream_pb2 import StreamGap, StreamGoAway, StreamHeartbeat
+from mediamesh.streams.events import Batch
+from mediamesh.wire.errors import InvalidRequest, MeshError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator
+
+    from google.protobuf.descriptor import MethodDescriptor
+
+    from mediamesh.streams.broker import Broker
+    from mediamesh.streams.capabilities import Capabilities
+    from mediamesh.streams.publication import Publication
+    from mediamesh.streams.subscription import Delivery
+
+    Context = grpc.aio.ServicerContext[Any, Any]
+
+__all__ = ["SERVICE", "StreamServicer", "register"]
+
+_DESCRIPTOR = pb.DESCRIPTOR.services_by_name["StreamService"]
+SERVICE = _DESCRIPTOR.full_name
+# This one gives the bytes of its responses, which were spelled once for all subscribers.
+_SUBSCRIBE = "Subscribe"
+
+
+class StreamServicer:
+    """Answers for a broker."""
+
+    def __init__(self, broker: Broker, capabilities: Capabilities) -> None:
+        self._broker = broker
+        self._capabilities = capabilities
+
+    async def OpenStream(self, request: pb.OpenStreamRequest, context: Context) -> pb.OpenStreamResponse:
+        """Open a stream."""
+        return await self._broker.open(request)
+
+    async def Publish(
+        self, requests: AsyncIterator[pb.PublishRequest], context: Context
+    ) -> AsyncGenerator[pb.PublishResponse]:
+        """Take the events of a producer, and tell what becomes of them."""
+        opening = await _opening(requests)
+        async with self._broker.publish(opening) as publication:
+            yield pb.PublishResponse(opened=publication.opened)
+            feeding = asyncio.create_task(_feed(requests, publication, opening.stream_id))
+            try:
+                async for response in publication:
+                    yield response
+            finally:
+                feeding.cancel()
+                await asyncio.wait([feeding])
+
+    async def Subscribe(self, request: pb.SubscribeRequest, context: Context) -> AsyncGenerator[bytes]:
+        """Forward the events of a stream."""
+        async with self._broker.subscribe(request) as subscription:
+            async for delivery in subscription:
+                yield delivery.frame() if isinstance(delivery, Batch) else _control(delivery)
+
+    async def WatchStreams(
+        self, request: pb.WatchStreamsRequest, context: Context
+    ) -> AsyncGenerator[pb.WatchStreamsResponse]:
+        """Tell which streams come and go."""
+        async with aclosing(self._broker.watch(request)) as frames:
+            async for frame in frames:
+                yield frame
+
+    async def GetStream(self, request: pb.GetStreamRequest, context: Context) -> pb.GetStreamResponse:
+        """Return one stream."""
+        return pb.GetStreamResponse(stream=await self._broker.get(request.stream_id))
+
+    async def ListStreams(self, request: pb.ListStreamsRequest, context: Context) -> pb.ListStreamsResponse:
+        """List streams of a workspace, newest first."""
+        return await self._broker.list(request)
+
+    async def CloseStream(self, request: pb.CloseStreamRequest, context: Context) -> pb.CloseStreamResponse:
+        """End a stream in place of its producer."""
+        return pb.CloseStreamResponse(stream=await self._broker.close(request))
+
+    async def GetCapabilities(self, request: pb.GetCapabilitiesRequest, context: Context) -> pb.GetCapabilitiesResponse:
+        """Tell what streams can carry."""
+        return self._capabilities.told()
+
+
+def register(servicer: StreamServicer, server: grpc.aio.Server) -> None:
+    """Add the servicer to a server.
+
+    The generated function would spell every event anew for every subscriber.
+    """
+    handlers = {method.name: _handler(servicer, method) for method in _DESCRIPTOR.methods}
+    server.add_registered_method_handlers(SERVICE, handlers)
+
+
+def _handler(servicer: StreamServicer, method: MethodDescriptor) -> grpc.RpcMethodHandler[Any, Any]:
+    asks = "stream" if method.client_streaming else "unary"
+    answers = "stream" if method.server_streaming else "unary"
+    make = getattr(grpc, f"{asks}_{answers}_rpc_method_handler")
+    request, response = GetMessageClass(method.input_type), GetMessageClass(method.output_type)
+    serializer = None if method.name == _SUBSCRIBE else response.SerializeToString
+    handler: grpc.RpcMethodHandler[Any, Any] = make(getattr(servicer, method.name), request.FromString, serializer)
+    return handler
+
+
+async def _opening(requests: AsyncIterator[pb.PublishRequest]) -> pb.PublishOpen:
+    async for request in requests:
+        if request.WhichOneof("frame") == "open":
+            return request.open
+        break
+    raise InvalidRequest.of_field("open", "must be the first frame")
+
+
+async def _feed(requests: AsyncIterator[pb.PublishRequest], publication: Publication, stream_id: str) -> None:
+    """Hand the frames of a producer to its publication; what is wrong with one ends the publication."""
+    sequence = publication.opened.last_sequence
+    try:
+        async for request in requests:
+            await publication.put([_event(request)])
+            sequence = request.event.sequence
+    except MeshError as error:
+        error.metadata.setdefault("stream_id", stream_id)
+        error.metadata.setdefault("sequence", str(sequence + 1))
+        publication.fail(error)
+    except Exception as error:  # noqa: BLE001 - the call ends with it, in the task that answers
+        publication.fail(error)
+    else:
+        publication.finish()
+
+
+def _event(request: pb.PublishRequest) -> pb.PublishEvent:
+    if request.WhichOneof("frame") != "event":
+        raise InvalidRequest.of_field("open", "must be the first frame and come once")
+    return request.event
+
+
+def _control(delivery: Delivery) -> bytes:
+    match delivery:
+        case StreamGap():
+            return pb.SubscribeResponse(gap=delivery).SerializeToString()
+        case StreamHeartbeat():
+            return pb.SubscribeResponse(heartbeat=delivery).SerializeToString()
+        case StreamGoAway():
+            return pb.SubscribeResponse(go_away=delivery).SerializeToString()
+    raise TypeError(delivery)

@@ -1,0 +1,185 @@
+"""The newest events of one stream in memory, for all its subscribers on this replica."""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_right
+from collections import deque
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from mediamesh.streams.events import Batch, Event
+from mediamesh.streams.pace import Pace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from mediamesh.streams.log.ports import Stored
+
+__all__ = ["BATCH_BYTES", "Tail", "Waiter", "whole"]
+
+BATCH_BYTES = 64 * 1024
+"""Bytes of events in one batch, beyond which none is added; a reader that stops holds one batch at most."""
+_RING_ITEMS = 256
+_RING_BYTES = 2 * 1024 * 1024
+_CACHED_BATCHES = 16
+
+
+class Waiter:
+    """Somebody who waits for a tail, again and again; one future at a time."""
+
+    __slots__ = ("future",)
+
+    def __init__(self) -> None:
+        self.future: asyncio.Future[None] | None = None
+
+    def wake(self) -> None:
+        """Let it go on; nothing happens when it does not wait."""
+        if self.future is not None and not self.future.done():
+            self.future.set_result(None)
+
+
+class Tail:
+    """The ring of the newest events, bounded in items and bytes, and what is known of the end.
+
+    All events after ``floor`` up to ``newest`` that were not dropped are in the ring. Who is before the floor reads the
+    log.
+
+    Attributes:
+        stream_id: The stream.
+        newest: Sequence of the newest event, dropped ones counted.
+        ended: Whether the newest is the last.
+        fed: When this replica last appended to the stream, by the clock of the loop.
+        checked: When the store was last asked how the stream stands, likewise.
+        users: How many hold the tail.
+    """
+
+    def __init__(self, stored: Stored, loop: asyncio.AbstractEventLoop) -> None:
+        self.stream_id = stored.stream.stream_id
+        self.newest = stored.stream.last_sequence
+        self.floor = self.newest
+        self.ended = stored.stream.HasField("end")
+        self.fed = float("-inf")
+        self.checked = loop.time()
+        self.users = 0
+        self._loop = loop
+        self._ring: deque[Event] = deque()
+        self._bytes = 0
+        self._batches: dict[int, Batch] = {}
+        self._waiting: set[Waiter] = set()
+        self._pace = Pace()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def push(self, events: Iterable[Event], *, after: int, newest: int, ended: bool = False) -> None:
+        """Add events: all that there are after a position up to the newest. What is known already changes nothing."""
+        if after > self.newest:
+            self._forget(after)
+        fresh = False
+        for event in events:
+            if event.sequence > self.newest:
+                self._ring.append(event)
+                self._bytes += len(event.frame)
+                fresh = True
+        self.newest = max(self.newest, newest)
+        ends = ended and not self.ended
+        self.ended = self.ended or ended
+        if fresh:
+            self._trim()
+        if fresh or ends:
+            self._batches.clear()
+            self._wake_in_time()
+
+    def advance(self, newest: int, *, ended: bool) -> None:
+        """Note how the stream stands, events unseen."""
+        if newest > self.newest:
+            self._forget(newest)
+            self.newest = newest
+            self._wake_in_time()
+        if ended and not self.ended:
+            self.ended = True
+            self._wake_in_time()
+
+    def after(self, position: int) -> Batch | None:
+        """Return some events after a position, not before the floor; None when there are none that were not dropped."""
+        batch = self._batches.get(position)
+        if batch is None:
+            events = self._from(position)
+            if not events:
+                return None
+            if len(self._batches) >= _CACHED_BATCHES:
+                self._batches.clear()
+            batch = self._batches[position] = Batch(events)
+        return batch
+
+    def _from(self, position: int) -> list[Event]:
+        ring = self._ring
+        if not ring or ring[-1].sequence <= position:
+            return []
+        start = position + 1 - ring[0].sequence
+        # Without holes the place is known; events that were dropped make it an earlier one.
+        if start < 0:
+            start = 0
+        elif start >= len(ring) or ring[start].sequence != position + 1:
+            start = bisect_right(ring, position, key=lambda event: event.sequence)
+        return whole(islice(ring, start, None))
+
+    async def wait(self, waiter: Waiter) -> None:
+        """Wait until there is something new, or somebody wakes the waiter."""
+        waiter.future = self._loop.create_future()
+        self._waiting.add(waiter)
+        self._pace.returned(self._loop.time())
+        try:
+            await waiter.future
+        finally:
+            waiter.future = None
+            self._waiting.discard(waiter)
+
+    def wake(self) -> None:
+        """Wake all who wait, now."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        waiting, self._waiting = self._waiting, set()
+        if waiting:
+            self._pace.begin(self._loop.time(), len(waiting))
+        for waiter in waiting:
+            waiter.wake()
+
+    def close(self) -> None:
+        """Stop what is planned; nobody holds the tail any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _wake_in_time(self) -> None:
+        if self._timer is not None or not self._waiting:
+            return
+        due = self._pace.due()
+        if due <= self._loop.time():
+            self.wake()
+        else:
+            self._timer = self._loop.call_at(due, self.wake)
+
+    def _trim(self) -> None:
+        ring = self._ring
+        while len(ring) > _RING_ITEMS or (self._bytes > _RING_BYTES and len(ring) > 1):
+            gone = ring.popleft()
+            self._bytes -= len(gone.frame)
+            self.floor = gone.sequence
+
+    def _forget(self, floor: int) -> None:
+        self._ring.clear()
+        self._batches.clear()
+        self._bytes = 0
+        self.floor = floor
+
+
+def whole(events: Iterable[Event]) -> list[Event]:
+    """Return the first events until there is a hole, or a batch is full."""
+    taken: list[Event] = []
+    size = 0
+    for event in events:
+        if taken and (event.sequence != taken[-1].sequence + 1 or size + len(event.frame) > BATCH_BYTES):
+            break
+        taken.append(event)
+        size += len(event.frame)
+    return taken
