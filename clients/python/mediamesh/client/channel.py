@@ -23,14 +23,26 @@ _CORE_FAILURE = "Internal error from Core"
 _STATUS_KEY = "grpc-status-details-bin"
 
 
-def connect(target: str) -> grpc.aio.Channel:
-    """Return a channel to ``host:port``; close it, or use it as an async context manager."""
+def connect(target: str, *, keepalive_seconds: float = 60.0) -> grpc.aio.Channel:
+    """Return a channel to ``host:port``; close it, or use it as an async context manager.
+
+    Args:
+        target: ``host:port``, or ``http://host:port``.
+        keepalive_seconds: Silence after which the connection is tried while calls run on it; one that does not answer
+            within as much again, 20 s at most, is given up. Servers of other people may refuse to be asked more often
+            than every five minutes.
+    """
     return grpc.aio.insecure_channel(
         target.removeprefix("http://"),
         options=[
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-            ("grpc.keepalive_time_ms", 60_000),
+            ("grpc.keepalive_time_ms", round(keepalive_seconds * 1000)),
+            # Without the second, whose default is a minute, the first does not end a connection to nobody.
+            ("grpc.keepalive_timeout_ms", round(min(keepalive_seconds, 20.0) * 1000)),
+            ("grpc.http2.ping_timeout_ms", round(min(keepalive_seconds, 20.0) * 1000)),
+            # A reader sends nothing for as long as it reads, and must find out all the same that nobody is there.
+            ("grpc.http2.max_pings_without_data", 0),
             # A server that restarts is found again within a second, not after grpc's two minutes.
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 1_000),

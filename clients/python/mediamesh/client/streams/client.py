@@ -206,7 +206,6 @@ class StreamClient:
                     if went := frame.HasField("go_away"):
                         break
                     alive = True
-                    bearing.heard()
                     if not frame.HasField("heartbeat"):
                         yield frame
             except MeshError as error:
@@ -215,6 +214,8 @@ class StreamClient:
                 failure = error
             finally:
                 call.cancel()
+            if alive:
+                bearing.heard()
             if not (alive and went):
                 await bearing.bear(failure)
 

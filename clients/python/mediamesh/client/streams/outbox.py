@@ -50,6 +50,7 @@ class Outbox:
     def begin(self, sequence: int) -> None:
         """Go on after the events that a stream has already."""
         self.acknowledged = self.newest = sequence
+        self._changed.set()
 
     async def room(self, size: int) -> None:
         """Wait until an event of about so many bytes may be added.

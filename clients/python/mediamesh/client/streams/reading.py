@@ -64,7 +64,6 @@ async def resumed(
                         went = True
                         break
                     alive = True
-                    bearing.heard()
                     for item in reader.take(frame):
                         yield item
                         if is_last(item):
@@ -80,6 +79,8 @@ async def resumed(
             if not reader.bears(error):
                 raise
             failure = error
+        if alive:
+            bearing.heard()
         if not (alive and went):
             await bearing.bear(failure)
 
