@@ -13,7 +13,6 @@ from mediamesh.api.stream.v1.stream_service_pb2 import CloseStreamRequest
 from mediamesh.client.channel import connect
 from mediamesh.kit.serve import Part, serving
 from mediamesh.kit.settings import ServerSettings
-from mediamesh.streams import text
 from mediamesh.streams.http import EDGE_SERVICE, StreamEdgeServicer, register_edge
 from mediamesh.wire import stream_json
 from mediamesh.wire.errors import InvalidRequest, NotFound, OutOfRange
@@ -52,7 +51,10 @@ class Edge:
     async def frames(self, opened, *metadata, **request):
         """Return the frames of Server-Sent Events, each as a dictionary of its lines."""
         whole = await self.text(opened, *metadata, **request)
-        return [dict(line.split(": ", 1) for line in frame.split("\n")) for frame in whole.split("\n\n")[:-1]]
+        return [
+            {name: value for name, _, value in (line.partition(": ") for line in frame.split("\n"))}
+            for frame in whole.split("\n\n")[:-1]
+        ]
 
     async def lines(self, opened, *metadata, **request):
         return [json.loads(line) for line in (await self.text(opened, NDJSON, *metadata, **request)).splitlines()]
@@ -248,7 +250,12 @@ async def test_an_event_is_spelled_once_for_all_its_readers(broker, edge, monkey
     opened = await opened_stream(broker)
     spelled = []
     spell = stream_json.event_object
-    monkeypatch.setattr(text.stream_json, "event_object", lambda event: spelled.append(event) or spell(event))
+
+    def spy(event):
+        spelled.append(event)
+        return spell(event)
+
+    monkeypatch.setattr(stream_json, "event_object", spy)
     async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
         connected = asyncio.Barrier(6)
         readers = [tasks.create_task(until_end(edge.parts(opened), connected)) for _ in range(5)]
