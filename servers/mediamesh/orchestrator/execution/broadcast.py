@@ -142,7 +142,8 @@ class Broadcast:
         for pin in self._pins.values():
             await _break_off(pin, error or Unavailable("The run is over."))
         if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=self._patience if error is None else _GOODBYE_SECONDS)
+            seconds = _GOODBYE_SECONDS + (self._patience if error is None else 0)
+            _, late = await asyncio.wait(self._tasks, timeout=seconds)
             for task in late:
                 task.cancel()
 
@@ -151,8 +152,10 @@ class Broadcast:
         try:
             outcome = await self._publish(streams, pin)
         except Exception as error:  # noqa: BLE001 - no failure of a stream may fail the run
-            text = error.text if isinstance(error, MeshError) else f"{type(error).__name__}: {error}"
-            _LOG.warning("the stream %s.%s is not published to its end: %s", pin.node_id, pin.name, text)
+            _warn(pin, error)
+        except asyncio.CancelledError as error:
+            _warn(pin, error)
+            raise
         finally:
             _STREAMS.add(1, {"outcome": outcome})
             await pin.pipe.leave()
@@ -204,6 +207,11 @@ class Broadcast:
     async def _in_time(self, work: Coroutine[Any, Any, T]) -> T:
         async with asyncio.timeout(self._patience):
             return await work
+
+
+def _warn(pin: _Pin, error: BaseException) -> None:
+    text = error.text if isinstance(error, MeshError) else f"{type(error).__name__} {error}"
+    _LOG.warning("the stream %s.%s is not published to its end: %s", pin.node_id, pin.name, text)
 
 
 async def _next(pin: _Pin) -> Chunk | None:
