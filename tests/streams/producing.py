@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from typing import Any
 
 from mediamesh.api.stream.v1 import stream_pb2
+from mediamesh.api.stream.v1.stream_pb2 import OverflowPolicy
 from mediamesh.api.stream.v1.stream_service_pb2 import (
     OpenStreamRequest,
     PublishEvent,
@@ -57,10 +59,10 @@ def end(sequence, reason="stop"):
 
 
 def limits(**fields):
-    overflow = fields.pop("overflow", "block").upper()
+    overflow = OverflowPolicy.Value(f"OVERFLOW_POLICY_{fields.pop('overflow', 'block').upper()}")
     heartbeat = fields.pop("heartbeat", None)
     duration = fields.pop("duration", None)
-    made = stream_pb2.StreamLimits(overflow=f"OVERFLOW_POLICY_{overflow}", **fields)
+    made = stream_pb2.StreamLimits(overflow=overflow, **fields)
     if heartbeat is not None:
         made.heartbeat_interval.FromMilliseconds(round(heartbeat * 1000))
     if duration is not None:
@@ -89,7 +91,7 @@ async def publish(broker, opened, events, **producer):
 
 async def collect(deliveries, until=None):
     """Return what a subscriber gets, events as their sequences and gaps as pairs, up to its end or a last sequence."""
-    got = []
+    got: list[Any] = []
     async for delivery in deliveries:
         if isinstance(delivery, Batch):
             got.extend(event.sequence for event in delivery.events)

@@ -28,20 +28,19 @@ from tests.streams.producing import data, end, limits, start
 
 
 @asynccontextmanager
-async def streaming(**changes):
-    """Run a streams server, and yield a stub."""
+async def serving_streams(**changes):
+    """Run a streams server, and yield its address."""
     own = Settings(**{"valkey_url": "", "grace_seconds": 2, "ack_seconds": 0.01, **changes})
     async with AsyncExitStack() as stack:
         part = await stack.enter_async_context(app(own))
         port = await stack.enter_async_context(serving(own, part))
-        channel = await stack.enter_async_context(connect(f"127.0.0.1:{port}"))
-        yield StreamServiceStub(channel)
+        yield f"127.0.0.1:{port}"
 
 
 @pytest.fixture(scope="module")
 async def stub():
-    async with streaming() as running:
-        yield running
+    async with serving_streams() as address, connect(address) as channel:
+        yield StreamServiceStub(channel)
 
 
 async def frames(opened, events, **producer):
@@ -135,8 +134,9 @@ async def test_capabilities_are_told(stub) -> None:
 
 
 async def test_a_server_that_drains_sends_everybody_elsewhere() -> None:
-    async with AsyncExitStack() as stack:
-        stub = await stack.enter_async_context(streaming())
+    async with AsyncExitStack() as server:
+        channel = connect(await server.enter_async_context(serving_streams()))
+        stub = StreamServiceStub(channel)
         opened = await stub.OpenStream(OpenStreamRequest())
         hold = asyncio.Event()
 
@@ -152,9 +152,10 @@ async def test_a_server_that_drains_sends_everybody_elsewhere() -> None:
         await anext(reading)
         watching = aiter(stub.WatchStreams(WatchStreamsRequest()))
         await anext(watching)
-        stopping = asyncio.create_task(stack.aclose())
+        stopping = asyncio.create_task(server.aclose())
         assert [response.go_away.resume_token async for response in reading] == ["1"]
         assert [response.go_away.resume_token async for response in publishing][-1] == "1"
         assert [response.HasField("go_away") async for response in watching][-1]
         hold.set()
         await stopping
+        await channel.close()

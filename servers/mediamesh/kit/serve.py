@@ -60,6 +60,10 @@ async def serving(settings: ServerSettings, *parts: Part) -> AsyncGenerator[int]
             # The door and our clients ask every few seconds whether a connection holds. gRPC takes that for abuse: it
             # broke off every stream that was silent for two minutes.
             ("grpc.http2.max_ping_strikes", 0),
+            # A client that vanished without a word must not be served, and waited for, until TCP gives up.
+            ("grpc.keepalive_time_ms", 20_000),
+            ("grpc.keepalive_timeout_ms", 10_000),
+            ("grpc.http2.max_pings_without_data", 0),
             *_windows(settings),
         ],
     )

@@ -136,6 +136,9 @@ class Committer:
                 self._deliver(done, appended)
             if appended.outcome is Outcome.STORED:
                 break
+            if self._hub.leaving:
+                self._queue.clear()  # the producer sends again elsewhere what is not acknowledged
+                break
             if not blocked_at:
                 blocked_at = self._loop.time()
                 self._acks.note(PolicyNotice(overflow=self._stream.limits.overflow, blocked=True))
@@ -163,7 +166,7 @@ class Committer:
                 appended = await self._store.append(append)
                 break
             except Unavailable as error:
-                if self._loop.time() > give_up:
+                if self._hub.leaving or self._loop.time() > give_up:
                     raise
                 _LOG.warning("%s", error)
             await asyncio.sleep(_RETRY_SECONDS)

@@ -61,12 +61,14 @@ class Batch:
 
     Attributes:
         events: One at least, in order.
+        size: Their bytes, about.
     """
 
-    __slots__ = ("_frame", "events")
+    __slots__ = ("_frame", "events", "size")
 
     def __init__(self, events: Sequence[Event]) -> None:
         self.events = events
+        self.size = sum([len(event.frame) for event in events])
         self._frame: bytes | None = events[0].frame if len(events) == 1 else None
 
     def frame(self) -> bytes:

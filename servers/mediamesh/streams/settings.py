@@ -16,6 +16,9 @@ class Settings(ServerSettings):
 
     section: ClassVar[str] = "streams"
 
+    max_concurrent_calls: int = Field(
+        default=20_000, ge=1, le=1_000_000, description="Producers, subscribers and watchers at once, all together."
+    )
     valkey_url: str = Field(
         default="redis://127.0.0.1:6379/0",
         description="Where streams are kept; empty keeps them in memory, for one replica and until it stops.",

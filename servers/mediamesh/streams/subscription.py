@@ -133,7 +133,7 @@ class Subscription:
                 raise StopAsyncIteration
             if self._hub.leaving:
                 return self._go_away()
-            if self._loop.time() - self._spoke >= self._interval:
+            if self._loop.time() >= self._spoke + self._interval:
                 if delivery := await self._when_silent():
                     return delivery
                 continue
@@ -150,15 +150,16 @@ class Subscription:
     def _seamless(self, batch: Batch) -> Delivery:
         first = batch.events[0].sequence
         if first > self.position + 1:
+            gap = self._gap(first - 1)
             self._held = batch
-            return self._gap(first - 1)
+            return gap
         return self._give(batch)
 
     def _give(self, batch: Batch) -> Batch:
         events = batch.events
         self.position = events[-1].sequence
         now = self._spoke = self._loop.time()
-        self._given = size = len(batch.frame())
+        self._given = size = batch.size
         COUNTS.events_out += len(events)
         COUNTS.bytes_out += size
         self._given_any = True
@@ -170,6 +171,14 @@ class Subscription:
         return batch
 
     def _gap(self, last: int) -> StreamGap:
+        if self._disconnects and self._given_any:
+            raise Overloaded(
+                f"The subscriber reads the stream {self.stream.stream_id} too slowly: event {self.position + 1} is no"
+                f" longer kept, the first one is {last + 1}.",
+                stream_id=self.stream.stream_id,
+                sequence=self.position,
+                first_sequence=last + 1,
+            )
         gap = StreamGap(first_sequence=self.position + 1, last_sequence=last)
         COUNTS.gaps += 1
         self.position, self._given = last, 0
@@ -185,15 +194,6 @@ class Subscription:
         if page is None:
             raise no_stream(self.stream.stream_id)
         self._tail.advance(page.newest, ended=page.ended)
-        first = page.entries[0].sequence if page.entries else page.newest + 1
-        if first > self.position + 1 and self._disconnects and self._given_any:
-            raise Overloaded(
-                f"The subscriber reads the stream {self.stream.stream_id} too slowly: event {self.position + 1} is no"
-                f" longer kept, the first one is {first}.",
-                stream_id=self.stream.stream_id,
-                sequence=self.position,
-                first_sequence=first,
-            )
         if not page.entries:
             return self._gap(page.newest)
         return self._seamless(Batch(whole(event_of(entry) for entry in page.entries)))
