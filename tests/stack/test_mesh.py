@@ -52,7 +52,7 @@ async def until(holds) -> None:
             await asyncio.sleep(0.1)
 
 
-@pytest.mark.parametrize("name", ["valkey", "seaweedfs", "orchestrator", "envoy"])
+@pytest.mark.parametrize("name", ["valkey", "seaweedfs", "orchestrator", "streams", "edge", "envoy"])
 async def test_a_part_that_is_killed_comes_back(shared_mesh, name) -> None:
     async def is_well() -> bool:
         try:
@@ -69,7 +69,7 @@ async def test_a_part_that_is_killed_comes_back(shared_mesh, name) -> None:
 
 def test_nothing_of_the_mesh_survives_its_supervisor(own_mesh) -> None:
     before = parts(own_mesh)
-    assert len(before) == 7
+    assert len(before) == 9
     psutil.Process(own_mesh.pid).kill()
     _, alive = psutil.wait_procs(before, timeout=10)
     assert not [one for one in alive if one.status() != psutil.STATUS_ZOMBIE]
@@ -84,5 +84,6 @@ def test_the_mesh_closes_the_door_first_and_stops_within_seconds(own_mesh) -> No
     stopped = [
         line.split()[2] for line in (own_mesh.data / "up.log").read_text().splitlines() if line.endswith("has stopped")
     ]
-    assert stopped == ["envoy", "orchestrator", "agents", "inference", "media", "seaweedfs", "valkey"]
+    servers = ["edge", "orchestrator", "streams", "agents", "inference", "media"]
+    assert stopped == ["envoy", *servers, "seaweedfs", "valkey"]
     assert time.monotonic() - begin < 20

@@ -13,7 +13,7 @@ from mediamesh.stack.folder import Folder
 from mediamesh.stack.mesh import programs
 from mediamesh.stack.settings import UpSettings
 
-MESH = {"valkey", "seaweedfs", "media", "inference", "agents", "orchestrator", "envoy"}
+MESH = {"valkey", "seaweedfs", "media", "inference", "agents", "streams", "orchestrator", "edge", "envoy"}
 UP = "import typer; from mediamesh.cli.up import up; typer.run(up)"
 
 
@@ -36,7 +36,7 @@ def up(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 
-def test_the_mesh_is_seven_programs_that_know_each_other(folder) -> None:
+def test_the_mesh_is_nine_programs_that_know_each_other(folder) -> None:
     parts = {part.name: part for part in programs(UpSettings.load(data=folder.path), folder)}
     assert set(parts) == MESH
     ports = json.loads((folder.path / "ports.json").read_text())
@@ -47,6 +47,21 @@ def test_the_mesh_is_seven_programs_that_know_each_other(folder) -> None:
     assert json.loads(parts["orchestrator"].env["MEDIAMESH_ORCHESTRATOR_AGENT_ADDRESSES"]) == [
         f"127.0.0.1:{ports['agents']['port']}"
     ]
+    inside = f"127.0.0.1:{ports['envoy']['inside']}"
+    assert parts["edge"].env["MEDIAMESH_EDGE_STREAMS_ADDRESS"] == inside
+    assert parts["orchestrator"].env["MEDIAMESH_ORCHESTRATOR_STREAMS_ADDRESS"] == inside
+    assert parts["streams"].env["MEDIAMESH_STREAMS_VALKEY_URL"].endswith(f":{ports['valkey']['port']}/0")
+    assert parts["streams"].env["MEDIAMESH_STREAMS_PUBLIC_URL"] == "ws://127.0.0.1:8080"
+
+
+def test_replicas_of_the_streams_server_have_ports_of_their_own_and_one_door(folder) -> None:
+    parts = programs(UpSettings.load(data=folder.path, stream_replicas=3, public_url="wss://mesh.example"), folder)
+    replicas = [part for part in parts if part.name.startswith("streams")]
+    assert [part.name for part in replicas] == ["streams", "streams-2", "streams-3"]
+    assert len({part.env["MEDIAMESH_STREAMS_PORT"] for part in replicas}) == 3
+    assert {part.env["MEDIAMESH_STREAMS_PUBLIC_URL"] for part in replicas} == {"wss://mesh.example"}
+    config = (folder.of("envoy") / "envoy.yaml").read_text()
+    assert all(f"port_value: {part.env['MEDIAMESH_STREAMS_PORT']}}}" in config for part in replicas)
 
 
 def test_secrets_are_on_no_command_line(folder) -> None:

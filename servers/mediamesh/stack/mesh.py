@@ -67,7 +67,8 @@ def _wanted_ports(settings: UpSettings) -> dict[str, dict[str, int | None]]:
     servers: dict[str, dict[str, int | None]] = {_EDGE: own_ports(_EDGE)}
     for name in SERVERS:
         first, *others = _replicas(settings, name)
-        servers |= {first: own_ports(name)} | {other: {"port": None, "metrics": None} for other in others}
+        servers[first] = own_ports(name)
+        servers.update({other: {"port": None, "metrics": None} for other in others})
     return {
         "envoy": {"door": settings.port, "admin": settings.admin_port, "inside": settings.inside_port},
         "valkey": {"port": settings.valkey_port},
