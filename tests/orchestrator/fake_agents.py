@@ -26,8 +26,10 @@ def pin(name, kind, *, optional=False, **constraints):
     )
 
 
-def manifest(agent_id, inputs=(), outputs=(), params=()):
-    return manifest_pb2.Manifest(id=agent_id, version="1.0.0", inputs=inputs, outputs=outputs, params=params)
+def manifest(agent_id, inputs=(), outputs=(), params=(), **declared):
+    return manifest_pb2.Manifest(
+        id=agent_id, version="1.0.0", inputs=inputs, outputs=outputs, params=params, **declared
+    )
 
 
 MANIFESTS = [
@@ -45,6 +47,18 @@ MANIFESTS = [
     manifest("test.viewer", [pin("image", IMAGE, mime_types=["image/*"])], [pin("url", STRING)]),
     manifest("test.recorder", [], [pin("audio", AUDIO, sample_rate_hz=44100)]),
     manifest("test.hearer", [pin("audio", AUDIO, sample_rate_hz=16000)], [pin("text", STRING)]),
+    manifest(
+        "test.answerer",
+        [],
+        [pin("stream", STREAM)],
+        response=manifest_pb2.ResponseDeclaration(mode="RESPONSE_MODE_BOTH", heartbeat_interval_ms=200),
+    ),
+    manifest(
+        "test.thumbnail",
+        [pin("image", IMAGE)],
+        [pin("url", STRING)],
+        modalities=manifest_pb2.Modalities(constraints=manifest_pb2.ModalityConstraints(max_image_size_mb=0.000_01)),
+    ),
     manifest("test.join", [pin("a", JSON), pin("b", JSON)], [pin("text", STRING)]),
 ]
 
@@ -170,6 +184,11 @@ class Agents(agent_service_pb2_grpc.AgentServiceServicer):
         yield pb.RunResponse(
             output=pb.PinValue(pin="url", value=value_pb2.Value(text=opened.inputs["image"].media.ref.url))
         )
+
+    async def answerer(self, opened, frames):
+        yield chunk(1, manifest_pb2.ResponseMode.Name(opened.response_mode))
+
+    thumbnail = viewer
 
     async def join(self, opened, frames):
         yield text("+".join(opened.inputs[name].json.string_value for name in ("a", "b")))

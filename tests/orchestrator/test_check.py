@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from mediamesh.api.agent.v1 import pin_pb2
+from mediamesh.api.agent.v1.manifest_pb2 import ResponseMode
 from mediamesh.api.flow.v1 import flow_pb2
 from mediamesh.orchestrator.builtin import BUILTIN
 from mediamesh.orchestrator.check import check_flow
@@ -90,6 +91,24 @@ TEXT = "text test.echo, outputs: {text: hello}"
             "`a.image` cannot feed `b.text`: test.echo takes text and no image at `text`.",
         ),
         (
+            flow("u ui.file-upload", "a test.viewer", "b test.echo", edges="u.file>a.image u.file>b.text"),
+            "MULTIMODAL_NOT_SUPPORTED",
+            11,
+            "`u.file` cannot feed `b.text`: test.echo takes text and no image at `text`.",
+        ),
+        (
+            flow(TEXT, "a test.echo, response: streaming", edges="text.text>a.text"),
+            "STREAMING_NOT_SUPPORTED",
+            7,
+            "`test.echo` answers at once (response.mode is sync); it cannot be asked for a stream.",
+        ),
+        (
+            flow("a test.answerer, response: both"),
+            "SYNTAX",
+            6,
+            "`response` is one of `sync`, `streaming`, not `both`.",
+        ),
+        (
             flow("a test.recorder", "b test.hearer", edges="a.audio>b.audio"),
             "INCOMPATIBLE_PINS",
             9,
@@ -123,6 +142,13 @@ TEXT = "text test.echo, outputs: {text: hello}"
 )  # fmt: skip
 def test_each_mistake_is_told_with_its_line(source, code, line, message) -> None:
     assert issues(source) == [(code, line, message)]
+
+
+@pytest.mark.parametrize("mode", ["sync", "streaming"])
+def test_a_module_that_does_both_may_be_asked_for_either(mode) -> None:
+    draft = checked(flow(f"a test.answerer, response: {mode}"))
+    assert not draft.issues
+    assert ResponseMode.Name(draft.flow.nodes[0].response_mode) == f"RESPONSE_MODE_{mode.upper()}"
 
 
 def test_what_fits_is_let_through() -> None:
