@@ -30,12 +30,15 @@ class Text(Protocol):
 
     def event(self, event: Event) -> bytes:
         """Return an event as text."""
+        ...
 
     def control(self, frame: Control) -> bytes:
         """Return what is no event as text."""
+        ...
 
     def error(self, error: MeshError) -> bytes:
         """Return why the reading failed as text."""
+        ...
 
 
 def text_of(media_type: str, envelope: str, stream_id: str, *, after: int) -> Text:

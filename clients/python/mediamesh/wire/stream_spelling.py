@@ -25,9 +25,12 @@ KINDS: Mapping[str, Any] = {field.name: field for field in pb.Chunk.DESCRIPTOR.o
 
 
 def chunk_apart(chunk: pb.Chunk) -> tuple[dict[str, Any], bytes | None]:
-    """Return a chunk's object, and the bytes of its media when they are not in it: ``data`` is null then."""
+    """Return a chunk's object, and the bytes of its media when there are some and they are not in it.
+
+    ``data`` is null then.
+    """
     media = _media(chunk)
-    if media is None or media.WhichOneof("data") != "binary":
+    if media is None or not media.binary:
         return _write_chunk(chunk), None
     return _head(chunk, _flat(media, inline=False)), media.binary
 
