@@ -11,7 +11,7 @@ from mediamesh.api.agent.v1 import agent_service_pb2 as pb
 from mediamesh.api.agent.v1 import agent_service_pb2_grpc, manifest_pb2, pin_pb2, value_pb2
 from mediamesh.api.media.v1 import media_pb2
 from mediamesh.api.stream.v1 import chunk_pb2
-from mediamesh.wire.errors import AgentFailed, Unavailable
+from mediamesh.wire.errors import AgentFailed, StreamTimeout, Unavailable
 
 STRING, NUMBER, JSON = pin_pb2.PIN_TYPE_STRING, pin_pb2.PIN_TYPE_NUMBER, pin_pb2.PIN_TYPE_JSON
 IMAGE, STREAM, AUDIO = pin_pb2.PIN_TYPE_IMAGE, pin_pb2.PIN_TYPE_STREAM, pin_pb2.PIN_TYPE_AUDIO
@@ -51,8 +51,9 @@ MANIFESTS = [
         "test.answerer",
         [],
         [pin("stream", STREAM)],
-        response=manifest_pb2.ResponseDeclaration(mode="RESPONSE_MODE_BOTH", heartbeat_interval_ms=200),
+        response=manifest_pb2.ResponseDeclaration(mode=manifest_pb2.RESPONSE_MODE_BOTH, heartbeat_interval_ms=200),
     ),
+    manifest("test.outliving", [], [pin("stream", STREAM)]),
     manifest(
         "test.thumbnail",
         [pin("image", IMAGE)],
@@ -187,6 +188,10 @@ class Agents(agent_service_pb2_grpc.AgentServiceServicer):
 
     async def answerer(self, opened, frames):
         yield chunk(1, manifest_pb2.ResponseMode.Name(opened.response_mode))
+
+    async def outliving(self, opened, frames):
+        yield chunk(1)
+        raise StreamTimeout("The answer took too long.")
 
     thumbnail = viewer
 

@@ -15,7 +15,7 @@ from mediamesh.client.streams import StreamClient
 from mediamesh.kit.serve import serving
 from mediamesh.streams.app import app as streams_app
 from mediamesh.streams.settings import Settings as StreamsSettings
-from mediamesh.wire.errors import AgentFailed, Cancelled, MeshError
+from mediamesh.wire.errors import AgentFailed, Cancelled, MeshError, StreamTimeout
 from tests.orchestrator.conftest import orchestrating
 from tests.orchestrator.flow_texts import flow
 
@@ -179,3 +179,23 @@ async def test_what_somebody_else_closes_does_not_fail_the_run(publishing, relea
         rest = [event async for event in events]
     assert rest[-1].execution_finished.state == SUCCEEDED
     assert of_kind(rest, "stream_complete")
+
+
+async def test_an_answer_that_outlives_its_time_says_so_to_the_run_and_to_its_readers(publishing) -> None:
+    mesh, client = publishing
+    events = await events_of(mesh, flow("a test.outliving"))
+    (failed,), (opened,) = of_kind(events, "node_failed"), of_kind(events, "stream_available")
+    error = MeshError.from_status(failed.node_failed.error)
+    assert isinstance(error, StreamTimeout)
+    assert error.number == "E2011"
+    last = (await read(client, opened.stream_available.stream_id))[-1]
+    assert isinstance(MeshError.from_status(last.payload.error), StreamTimeout)
+
+
+async def test_the_heartbeat_that_a_module_declares_is_that_of_its_stream(publishing) -> None:
+    mesh, client = publishing
+    events = await events_of(mesh, flow("a test.answerer, timeout: 20"))
+    (opened,) = of_kind(events, "stream_available")
+    limits = (await client.get(opened.stream_available.stream_id)).limits
+    assert limits.heartbeat_interval.ToMilliseconds() == 200
+    assert limits.max_duration.ToSeconds() == 30
