@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mediamesh.kit.serve import Part
 from mediamesh.streams.broker import Broker
-from mediamesh.streams.capabilities import Capabilities
+from mediamesh.streams.capabilities import capabilities_of
 from mediamesh.streams.http import EDGE_SERVICE, StreamEdgeServicer, register_edge
 from mediamesh.streams.log.memory import MemoryStore
 from mediamesh.streams.service import SERVICE, StreamServicer, register
@@ -33,7 +33,7 @@ async def app(settings: Settings) -> AsyncGenerator[Part]:
         broker = await stack.enter_async_context(Broker.running(store, settings, replica=replica))
 
         def add(server: grpc.aio.Server) -> None:
-            register(StreamServicer(broker, Capabilities()), server)
+            register(StreamServicer(broker, capabilities_of(settings)), server)
             register_edge(StreamEdgeServicer(broker), server)
 
         async def drain() -> None:

@@ -19,7 +19,7 @@ from mediamesh.streams.publication import Publication
 from mediamesh.streams.subscription import Subscription, position_of
 from mediamesh.streams.tokens import digest_of, is_token, new_token
 from mediamesh.streams.watch import watch
-from mediamesh.wire.errors import OutOfRange, Overloaded, PermissionDenied, Unavailable
+from mediamesh.wire.errors import OutOfRange, Overloaded, PermissionDenied, StreamingNotSupported, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -88,8 +88,11 @@ class Broker:
         Raises:
             InvalidRequest: more is asked for than a stream may have.
             Overloaded: as many streams live as may.
+            StreamingNotSupported: streams are switched off here.
             Unavailable: the server is going away, or the store is.
         """
+        if not self._settings.enable_streaming:
+            raise StreamingNotSupported("Streams are off here (ENABLE_STREAMING).")
         if self._hub.leaving:
             raise Unavailable("The server is going away; open the stream on another.")
         token = new_token()

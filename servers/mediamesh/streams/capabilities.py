@@ -1,48 +1,36 @@
-"""What streams of this mesh can carry."""
+"""What streams of this mesh can carry, and on which transports they can be read."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib.metadata import version as installed_version
+from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from mediamesh.api.stream.v1.stream_service_pb2 import (
     GetCapabilitiesResponse,
     MultimodalCapabilities,
     StreamCapabilities,
 )
+from mediamesh.wire.modalities import MODALITIES
 
-__all__ = ["TRANSPORTS", "Capabilities"]
+if TYPE_CHECKING:
+    from mediamesh.streams.settings import Settings
+
+__all__ = ["TRANSPORTS", "capabilities_of"]
 
 TRANSPORTS = ("grpc", "grpc-web", "sse", "ndjson", "websocket")
-_MODALITIES = ("text", "image")
+_TEXT = ("text",)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Capabilities:
-    """What is told to who asks.
-
-    Attributes:
-        input: Modalities that are taken.
-        output: Modalities that are given.
-        max_media_megabytes: Largest media.
-        transports: On which streams can be read.
-    """
-
-    input: Sequence[str] = _MODALITIES
-    output: Sequence[str] = _MODALITIES
-    max_media_megabytes: float = 20.0
-    transports: Sequence[str] = TRANSPORTS
-
-    def told(self) -> GetCapabilitiesResponse:
-        """Return them as they travel."""
-        return GetCapabilitiesResponse(
-            runtime="mediamesh",
-            version=installed_version("mediamesh"),
-            capabilities=StreamCapabilities(
-                streaming=True,
-                multimodal=MultimodalCapabilities(input=self.input, output=self.output),
-                max_media_size_mb=self.max_media_megabytes,
-                supported_transports=self.transports,
-            ),
-        )
+def capabilities_of(settings: Settings) -> GetCapabilitiesResponse:
+    """Return the capabilities as they travel; what is switched off is not among them."""
+    modalities = MODALITIES if settings.enable_multimodal else _TEXT
+    return GetCapabilitiesResponse(
+        runtime="mediamesh",
+        version=version("mediamesh"),
+        capabilities=StreamCapabilities(
+            streaming=settings.enable_streaming,
+            multimodal=MultimodalCapabilities(input=modalities, output=modalities),
+            max_media_size_mb=settings.max_media_size_mb if settings.enable_multimodal else 0,
+            supported_transports=TRANSPORTS if settings.enable_streaming else (),
+        ),
+    )

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor import MethodDescriptor
 
     from mediamesh.streams.broker import Broker
-    from mediamesh.streams.capabilities import Capabilities
     from mediamesh.streams.publication import Publication
     from mediamesh.streams.subscription import Delivery
 
@@ -37,7 +36,7 @@ _SUBSCRIBE = "Subscribe"
 class StreamServicer:
     """Answers for a broker."""
 
-    def __init__(self, broker: Broker, capabilities: Capabilities) -> None:
+    def __init__(self, broker: Broker, capabilities: pb.GetCapabilitiesResponse) -> None:
         self._broker = broker
         self._capabilities = capabilities
 
@@ -88,7 +87,7 @@ class StreamServicer:
 
     async def GetCapabilities(self, request: pb.GetCapabilitiesRequest, context: Context) -> pb.GetCapabilitiesResponse:
         """Tell what streams can carry."""
-        return self._capabilities.told()
+        return self._capabilities
 
 
 def register(servicer: StreamServicer, server: grpc.aio.Server) -> None:

@@ -6,12 +6,12 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from mediamesh.kit.settings import ServerSettings
+from mediamesh.kit.settings import FeatureSettings
 
 __all__ = ["Settings"]
 
 
-class Settings(ServerSettings):
+class Settings(FeatureSettings):
     """Where streams are kept, and how they are bounded."""
 
     section: ClassVar[str] = "streams"
@@ -35,6 +35,9 @@ class Settings(ServerSettings):
     )
     max_event_bytes: int = Field(
         default=2 * 1024 * 1024, ge=1024, le=16 * 1024 * 1024, description="Largest event accepted."
+    )
+    max_media_size_mb: float = Field(
+        default=100, gt=0, description="Largest media in megabytes, as the capabilities of the mesh tell it."
     )
     max_buffer_items: int = Field(default=100_000, ge=16, le=1_000_000, description="Most a stream may ask to keep.")
     max_buffer_bytes: int = Field(
