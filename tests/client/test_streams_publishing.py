@@ -8,7 +8,7 @@ import pytest
 from mediamesh.api.stream.v1 import stream_service_pb2 as pb
 from mediamesh.api.stream.v1.chunk_pb2 import Chunk, TextContent
 from mediamesh.api.stream.v1.stream_pb2 import OVERFLOW_POLICY_BLOCK, StreamGap, StreamMetadata
-from mediamesh.client.streams import client
+from mediamesh.client.streams import publisher as publisher_module
 from mediamesh.wire.errors import FailedPrecondition, MeshError, OutOfRange, PermissionDenied, Unavailable
 from tests.client.fake_streams import DATA, END, GO_AWAY, SILENCE, FakeStreams, serving_streams
 
@@ -158,7 +158,7 @@ async def test_a_stream_that_lost_what_it_had_acknowledged_is_an_error(fake, str
 
 
 async def test_a_server_that_acknowledges_nothing_is_left(fake, streams, monkeypatch) -> None:
-    monkeypatch.setattr(client, "_ACKNOWLEDGE_SECONDS", 0.3)
+    monkeypatch.setattr(publisher_module, "_ACKNOWLEDGE_SECONDS", 0.3)
     fake.writes += [{"take": 1, "acks": False, "then": [SILENCE]}]
     async with asyncio.timeout(30), streams.publish("s", "t") as publisher:
         await publisher.send(text("a"))
@@ -168,7 +168,7 @@ async def test_a_server_that_acknowledges_nothing_is_left(fake, streams, monkeyp
 
 
 async def test_a_producer_that_is_held_or_idle_keeps_its_connection(fake, streams, monkeypatch) -> None:
-    monkeypatch.setattr(client, "_ACKNOWLEDGE_SECONDS", 0.2)
+    monkeypatch.setattr(publisher_module, "_ACKNOWLEDGE_SECONDS", 0.2)
     held = pb.PublishResponse(notice=pb.PolicyNotice(overflow=OVERFLOW_POLICY_BLOCK, blocked=True))
     fake.writes += [{"take": 2, "acks": False, "then": [held, SILENCE]}]
     async with streams.publish("s", "t") as publisher:

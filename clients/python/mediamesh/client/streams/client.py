@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf import duration_pb2
 
 from mediamesh.api.stream.v1 import stream_service_pb2 as pb
 from mediamesh.api.stream.v1.stream_service_pb2_grpc import StreamServiceStub
-from mediamesh.client.streams.conversation import Conversation
-from mediamesh.client.streams.outbox import Outbox
 from mediamesh.client.streams.patience import Patience, passes
-from mediamesh.client.streams.publisher import Publisher
+from mediamesh.client.streams.publisher import (
+    MAX_UNACKNOWLEDGED,
+    MAX_UNACKNOWLEDGED_BYTES,
+    Publisher,
+    publishing,
+)
 from mediamesh.client.streams.reading import Frame, Place, resumed
 from mediamesh.wire.errors import MeshError, StreamInterrupted
 
@@ -31,8 +34,6 @@ _PUBLISH = "/mediamesh.api.stream.v1.StreamService/Publish"
 _HEARTBEAT_SECONDS = 5.0
 # Heartbeats that may fail to come before a connection counts as broken.
 _MISSED_HEARTBEATS = 2.5
-_ACKNOWLEDGE_SECONDS = 15.0
-_GOODBYE_SECONDS = 1.0
 
 
 class StreamClient:
@@ -74,18 +75,17 @@ class StreamClient:
             )
         )
 
-    @asynccontextmanager
-    async def publish(
+    def publish(
         self,
         stream_id: str,
         publish_token: str,
         *,
         producer_id: str = "",
         epoch: int = 0,
-        max_unacknowledged: int = 1024,
-        max_unacknowledged_bytes: int = 8 * 1024 * 1024,
+        max_unacknowledged: int = MAX_UNACKNOWLEDGED,
+        max_unacknowledged_bytes: int = MAX_UNACKNOWLEDGED_BYTES,
         patience: float = 60.0,
-    ) -> AsyncGenerator[Publisher]:
+    ) -> AbstractAsyncContextManager[Publisher]:
         """Publish to a stream for as long as the block lasts.
 
         A connection that breaks off, or a server that goes away, is not seen: what was not acknowledged is sent again,
@@ -107,33 +107,16 @@ class StreamClient:
             FailedPrecondition: a producer with a higher epoch has taken over, or the stream has ended.
             Unavailable: no server answered within the patience.
         """
-        opening = pb.PublishOpen(
-            stream_id=stream_id,
-            publish_token=publish_token,
-            producer_id=producer_id or uuid.uuid4().hex,
-            epoch=epoch,
-        )
-        outbox = Outbox(stream_id, max_items=max_unacknowledged, max_bytes=max_unacknowledged_bytes)
-        conversation = Conversation(
-            call=self._publish,
-            look=lambda: self.get(stream_id),
-            opening=opening,
-            outbox=outbox,
+        return publishing(
+            self._call,
+            lambda: self.get(stream_id),
+            opening=pb.PublishOpen(
+                stream_id=stream_id, publish_token=publish_token, producer_id=producer_id, epoch=epoch
+            ),
+            max_unacknowledged=max_unacknowledged,
+            max_unacknowledged_bytes=max_unacknowledged_bytes,
             patience=patience,
-            silence=_ACKNOWLEDGE_SECONDS,
         )
-        # Not a TaskGroup: it would wrap what the caller's block raises, and the conversation raises nothing.
-        task = asyncio.create_task(conversation.run())
-        try:
-            await conversation.opened()
-            publisher = Publisher(opening, outbox, conversation)
-            yield publisher
-            await publisher.flush()
-            conversation.leave()
-            await asyncio.wait([task], timeout=_GOODBYE_SECONDS)
-        finally:
-            task.cancel()
-            await asyncio.wait([task])
 
     def subscribe(
         self,
@@ -259,6 +242,14 @@ class StreamClient:
     async def capabilities(self) -> pb.GetCapabilitiesResponse:
         """Tell what streams of this mesh can carry, and on which transports they can be read."""
         return await self._stub.GetCapabilities(pb.GetCapabilitiesRequest())
+
+    async def _call(self, requests: AsyncIterator[bytes]) -> AsyncGenerator[pb.PublishResponse]:
+        call = self._publish(requests)
+        try:
+            async for response in call:
+                yield response
+        finally:
+            call.cancel()
 
     async def _read(self, request: pb.SubscribeRequest, silence: float) -> AsyncGenerator[Frame]:
         """Yield what one call says."""

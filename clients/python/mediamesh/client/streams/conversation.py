@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mediamesh.api.stream.v1.stream_service_pb2 import PublishOpen, PublishOpened, PublishResponse, PublishWindow
-from mediamesh.client.streams.link import Link
+from mediamesh.client.streams.link import Call, Link
 from mediamesh.client.streams.patience import Patience, passes
 from mediamesh.wire.errors import FailedPrecondition, MeshError, StreamInterrupted
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
 
     from mediamesh.api.stream.v1.stream_pb2 import Stream, StreamState
     from mediamesh.client.streams.outbox import Outbox
@@ -26,7 +26,7 @@ class Conversation:
     """Opens calls, hands over what an outbox holds, and settles what is stored.
 
     Args:
-        call: Makes a call of Publish, of bytes.
+        call: Makes a call of Publish.
         look: Returns the stream as it stands.
         opening: Who publishes to what; producer and epoch are filled in when the stream has answered.
         outbox: The events.
@@ -43,7 +43,7 @@ class Conversation:
     def __init__(
         self,
         *,
-        call: Callable[[AsyncIterator[bytes]], Any],
+        call: Call,
         look: Callable[[], Awaitable[Stream]],
         opening: PublishOpen,
         outbox: Outbox,
@@ -94,12 +94,9 @@ class Conversation:
         try:
             await link.run(self._call, self._take)
         except MeshError as error:
-            if await self._has_ended(error):
-                self._outbox.settle(self._outbox.newest)
-                self._is_leaving = True
-            elif not passes(error):
-                raise
-            failure = error
+            failure = error if passes(error) else await self._judged(error)
+        if self.end is not None and self._outbox.is_empty:
+            self._is_leaving = True
         self.is_blocked = False
         was_steady = link.is_open and (self._outbox.acknowledged > before or monotonic() - begin > _STEADY_SECONDS)
         if was_steady:
@@ -130,13 +127,22 @@ class Conversation:
         self._is_open = True
         self._outbox.begin(opened.last_sequence)
 
-    async def _has_ended(self, error: MeshError) -> bool:
-        """Return whether a refusal only means that the end of the stream is stored and was not acknowledged."""
-        if self.end is None or not self._is_open or not isinstance(error, FailedPrecondition):
-            return False
-        stream = await self._look()
-        return (
-            stream.epoch == self._opening.epoch
-            and stream.state == self.end
-            and stream.last_sequence == self._outbox.newest
-        )
+    async def _judged(self, refusal: MeshError) -> MeshError:
+        """Return a failure that may pass, or none that matters: the end of the stream is stored, which nobody told us.
+
+        Raises:
+            MeshError: the refusal, when it is one.
+        """
+        if self.end is None or not self._is_open or not isinstance(refusal, FailedPrecondition):
+            raise refusal
+        try:
+            stream = await self._look()
+        except MeshError as error:
+            if passes(error):
+                return error
+            raise refusal from error
+        is_ours = stream.epoch == self._opening.epoch and stream.last_sequence == self._outbox.newest
+        if not is_ours or stream.state != self.end:
+            raise refusal
+        self._outbox.settle(self._outbox.newest)
+        return refusal

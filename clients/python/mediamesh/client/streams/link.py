@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
+from typing import TYPE_CHECKING
 
 from mediamesh.api.stream.v1.stream_service_pb2 import PublishOpen, PublishRequest, PublishResponse
 from mediamesh.wire.errors import StreamInterrupted
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-
     from mediamesh.client.streams.outbox import Outbox
 
-__all__ = ["Link"]
+__all__ = ["Call", "Link"]
+
+Call = Callable[[AsyncIterator[bytes]], AsyncGenerator[PublishResponse]]
+"""Makes one call of Publish, of serialised requests, over some transport; closing what it returns ends it."""
 
 
 class Link:
@@ -40,16 +43,15 @@ class Link:
         self.is_open = False
         self.is_dismissed = False
 
-    async def run(self, call: Callable[[AsyncIterator[bytes]], Any], take: Callable[[PublishResponse], None]) -> None:
+    async def run(self, call: Call, take: Callable[[PublishResponse], None]) -> None:
         """Make the call and hand on every answer, until the server ends it or says that it goes away.
 
         Raises:
             StreamInterrupted: the server was silent for too long.
             MeshError: what ended the call.
         """
-        responses = call(self._requests())
         try:
-            async with self._deadline:
+            async with self._deadline, aclosing(call(self._requests())) as responses:
                 async for response in responses:
                     take(response)
                     if response.HasField("go_away"):
@@ -63,9 +65,8 @@ class Link:
                 raise
             raise StreamInterrupted(f"The server said nothing for {self._silence:g} s.") from None
         finally:
-            # The requests end by themselves: grpc.aio leaves those of a call that the server ended waiting for ever.
+            # So that the requests end: grpc.aio leaves those of a call that the server ended waiting for ever.
             self.close()
-            responses.cancel()
 
     def close(self) -> None:
         """Send nothing more; the server ends the call then."""

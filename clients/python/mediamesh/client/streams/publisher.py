@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import uuid
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from mediamesh.api.stream.v1.stream_pb2 import (
@@ -15,18 +19,25 @@ from mediamesh.api.stream.v1.stream_pb2 import (
     StreamMetadata,
     StreamPayload,
 )
+from mediamesh.api.stream.v1.stream_service_pb2 import PublishOpen
+from mediamesh.client.streams.conversation import Conversation
+from mediamesh.client.streams.outbox import Outbox
 from mediamesh.wire.errors import FailedPrecondition, MeshError
 
 if TYPE_CHECKING:
     from google.rpc import status_pb2
 
     from mediamesh.api.stream.v1.chunk_pb2 import Chunk
-    from mediamesh.api.stream.v1.stream_service_pb2 import PublishOpen, PublishWindow
-    from mediamesh.client.streams.conversation import Conversation
-    from mediamesh.client.streams.outbox import Outbox
+    from mediamesh.api.stream.v1.stream_pb2 import Stream
+    from mediamesh.api.stream.v1.stream_service_pb2 import PublishWindow
+    from mediamesh.client.streams.link import Call
 
-__all__ = ["Publisher"]
+__all__ = ["MAX_UNACKNOWLEDGED", "MAX_UNACKNOWLEDGED_BYTES", "Publisher", "publishing"]
 
+MAX_UNACKNOWLEDGED = 1024
+MAX_UNACKNOWLEDGED_BYTES = 8 * 1024 * 1024
+_ACKNOWLEDGE_SECONDS = 15.0
+_GOODBYE_SECONDS = 1.0
 _STATES = {
     STREAM_EVENT_TYPE_STREAM_END: STREAM_STATE_ENDED,
     STREAM_EVENT_TYPE_STREAM_ERROR: STREAM_STATE_FAILED,
@@ -131,3 +142,42 @@ class Publisher:
             payload.data.sequence_number = self._chunks = payload.data.sequence_number or self._chunks + 1
         self._conversation.end = _STATES.get(event_type)
         return self._outbox.add(event_type, payload)
+
+
+@asynccontextmanager
+async def publishing(
+    call: Call,
+    look: Callable[[], Awaitable[Stream]],
+    *,
+    opening: PublishOpen,
+    max_unacknowledged: int,
+    max_unacknowledged_bytes: int,
+    patience: float,
+) -> AsyncGenerator[Publisher]:
+    """Publish to a stream over some transport, as `StreamClient.publish` tells.
+
+    Args:
+        call: Makes one call of Publish.
+        look: Returns the stream as it stands.
+        opening: Who publishes to what.
+        max_unacknowledged: Most events that are sent and not acknowledged.
+        max_unacknowledged_bytes: Most bytes, likewise.
+        patience: How many seconds without a word from any server to bear.
+    """
+    opening.producer_id = opening.producer_id or uuid.uuid4().hex
+    outbox = Outbox(opening.stream_id, max_items=max_unacknowledged, max_bytes=max_unacknowledged_bytes)
+    conversation = Conversation(
+        call=call, look=look, opening=opening, outbox=outbox, patience=patience, silence=_ACKNOWLEDGE_SECONDS
+    )
+    # Not a TaskGroup: it would wrap what the caller's block raises, and the conversation raises nothing.
+    task = asyncio.create_task(conversation.run())
+    try:
+        await conversation.opened()
+        publisher = Publisher(opening, outbox, conversation)
+        yield publisher
+        await publisher.flush()
+        conversation.leave()
+        await asyncio.wait([task], timeout=_GOODBYE_SECONDS)
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
