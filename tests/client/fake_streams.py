@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import grpc
 
@@ -23,9 +24,6 @@ from mediamesh.wire.errors import FailedPrecondition
 
 END = stream_pb2.STREAM_EVENT_TYPE_STREAM_END
 DATA = stream_pb2.STREAM_EVENT_TYPE_STREAM_DATA
-
-Reading = Callable[[pb.SubscribeRequest, grpc.aio.ServicerContext], AsyncGenerator[pb.SubscribeResponse]]
-Writing = Callable[[pb.PublishOpen, "FakeStreams"], AsyncGenerator[pb.PublishResponse]]
 
 
 def event(sequence: int, event_type=DATA) -> stream_pb2.StreamEvent:
@@ -62,10 +60,10 @@ class FakeStreams(StreamServiceServicer):
     """
 
     def __init__(self) -> None:
-        self.reads: deque[list] = deque()
+        self.reads: deque[list[Any]] = deque()
         self.read: list[pb.SubscribeRequest] = []
         self.left = asyncio.Event()
-        self.writes: deque[dict] = deque()
+        self.writes: deque[dict[str, Any]] = deque()
         self.opened: list[pb.PublishOpen] = []
         self.stored: list[pb.PublishEvent] = []
         self.arrived: list[list[int]] = []

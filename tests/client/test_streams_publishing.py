@@ -18,7 +18,7 @@ BROKEN = grpc.StatusCode.UNAVAILABLE
 
 @pytest.fixture
 def fake() -> FakeStreams:
-    return FakeStreams()
+    return FakeStreams()  # type: ignore[abstract]
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ AWAY = pb.SubscribeResponse(go_away=GO_AWAY)
 
 @pytest.fixture
 def fake() -> FakeStreams:
-    return FakeStreams()
+    return FakeStreams()  # type: ignore[abstract]
 
 
 @pytest.fixture
@@ -39,9 +39,9 @@ def pauses(monkeypatch) -> list[float]:
     return taken
 
 
-async def read(streams, **options) -> list:
+async def read(streams, **options) -> list[int | tuple[int, int]]:
     """Return sequences, and gaps as pairs."""
-    found = []
+    found: list[int | tuple[int, int]] = []
     async with aclosing(streams.subscribe("s", **options)) as items:
         async for item in items:
             is_gap = isinstance(item, StreamGap)
