@@ -47,6 +47,18 @@ def test_nodes_are_drawn_with_their_states() -> None:
     assert "as bad failed" in text
 
 
+def test_a_stream_is_shown_with_the_id_under_which_it_can_be_read() -> None:
+    view = RunView()
+    view.see(started())
+    named = {"stream_id": "01stream", "pin": "words"}
+    available = event(2, "good", stream_available=execution_pb2.StreamAvailable(**named))
+    view.see(available)
+    assert "≋  good.words" in drawn(view)
+    view.see(event(3, "good", stream_complete=execution_pb2.StreamComplete(**named)))
+    assert "01stream" in drawn(view)
+    assert "01stream" in line(available)
+
+
 def test_labels_are_bars_with_shares() -> None:
     view = RunView()
     view.see(started())

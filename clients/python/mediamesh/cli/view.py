@@ -41,6 +41,8 @@ class RunView:
         self._outputs: dict[tuple[str, str], Value] = {}
         self._fed: set[tuple[str, str]] = set()
         self._uploads: dict[str, tuple[int, int]] = {}
+        self._streams: dict[str, str] = {}
+        self._complete: set[str] = set()
 
     def uploaded(self, pin: str, sent: int, total: int) -> None:
         """Take note of how much of a file was sent, in bytes."""
@@ -63,6 +65,10 @@ class RunView:
                 self._notes[node] = event.node_progress.message
             case "node_output":
                 self._outputs[node, event.node_output.pin] = event.node_output.value
+            case "stream_available":
+                self._streams[event.stream_available.stream_id] = f"{node}.{event.stream_available.pin}"
+            case "stream_complete":
+                self._complete.add(event.stream_complete.stream_id)
             case "node_finished":
                 self._states[node] = "succeeded"
                 self._notes[node] = f"{event.node_finished.duration.ToMilliseconds()} ms"
@@ -85,6 +91,9 @@ class RunView:
                 ProgressBar(100, self._percent[node], width=24) if state == "running" and node in self._percent else ""
             )
             table.add_row(_SIGNS[state], node, Text(self._types[node], style="dim"), bar, self._notes.get(node, ""))
+        for stream_id, pin in self._streams.items():
+            style = "dim" if stream_id in self._complete else "cyan"
+            table.add_row(Text("≋", style=style), pin, Text("stream", style="dim"), "", stream_id)
         return table
 
     def results(self) -> RenderableType:
