@@ -1,0 +1,1 @@
+"""Streams over WebSocket: a small web application that speaks the contract of streams inward."""
