@@ -1,8 +1,8 @@
 export { BACKOFF, type BackoffPolicy } from "./backoff.js";
+export type { CallInit } from "./call.js";
 export { DOMAIN, MeshError, type FieldViolation } from "./errors.js";
 export {
   createMesh,
-  type CallInit,
   type FlowInputs,
   type FlowText,
   type Mesh,

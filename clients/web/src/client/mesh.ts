@@ -1,5 +1,5 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
-import type { CallOptions, Transport } from "@connectrpc/connect";
+import type { Transport } from "@connectrpc/connect";
 import { createClient } from "@connectrpc/connect";
 import { createGrpcWebTransport } from "@connectrpc/connect-web";
 import type { ValueSchema } from "@mediamesh/contracts/agent/v1/value_pb.js";
@@ -9,6 +9,8 @@ import type { ValidateFlowResponse } from "@mediamesh/contracts/flow/v1/flow_ser
 import { FlowService } from "@mediamesh/contracts/flow/v1/flow_service_pb.js";
 import type { BackoffPolicy } from "./backoff.js";
 import { BACKOFF } from "./backoff.js";
+import type { CallInit } from "./call.js";
+import { explained, options, streamed } from "./call.js";
 import { MeshError } from "./errors.js";
 import { resumed } from "./watch.js";
 
@@ -16,14 +18,6 @@ import { resumed } from "./watch.js";
 export type FlowText = MessageInitShape<typeof FlowSourceSchema>;
 /** Values for the output pins of `ui.*` nodes, by `node.pin`. */
 export type FlowInputs = Record<string, MessageInitShape<typeof ValueSchema>>;
-
-/** How a single call is made. */
-export interface CallInit {
-  /** Ends the call when aborted. */
-  readonly signal?: AbortSignal;
-  /** Longest time for the call in milliseconds. */
-  readonly timeoutMs?: number;
-}
 
 export interface RunInit extends CallInit {
   readonly workspaceId?: string;
@@ -91,33 +85,11 @@ export function createMesh(baseUrl: string, init: MeshInit = {}): Mesh {
   };
 }
 
-function options(call: CallInit = {}): CallOptions {
-  return { ...(call.signal && { signal: call.signal }), ...(call.timeoutMs && { timeoutMs: call.timeoutMs }) };
-}
-
-async function explained<T>(answer: Promise<T>): Promise<T> {
-  try {
-    return await answer;
-  } catch (thrown) {
-    throw MeshError.from(thrown);
-  }
-}
-
 async function* stream(
   signal: AbortSignal | undefined,
   open: (signal: AbortSignal) => AsyncIterable<{ event?: ExecutionEvent | undefined }>,
 ): AsyncGenerator<ExecutionEvent, void, undefined> {
-  // A reader that leaves its loop early must end the call too: the request is aborted whichever way this ends.
-  const left = new AbortController();
-  try {
-    for await (const { event } of open(signal ? AbortSignal.any([signal, left.signal]) : left.signal)) {
-      if (event) yield event;
-    }
-  } catch (thrown) {
-    throw MeshError.from(thrown);
-  } finally {
-    left.abort();
-  }
+  for await (const { event } of streamed(signal, open)) if (event) yield event;
 }
 
 /** Yields the events of a run's own stream, and those that follow a break from the log of the run. */
