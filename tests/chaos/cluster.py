@@ -159,13 +159,12 @@ def _streams(name: str, port: int, settings: Mapping[str, object]) -> Program:
 
 
 def _door(folder: Path, ports: Mapping[str, int]) -> Door:
-    """Return a door that has the replicas behind every cluster: the template names more than run here."""
     replicas = [("127.0.0.1", port) for name, port in ports.items() if name.startswith("streams-")]
     return Door(
         host="127.0.0.1",
         port=ports["door"],
         admin_port=ports["admin"],
-        servers=dict.fromkeys(("media", "inference", "agents", "orchestrator", "streams"), replicas),
+        servers={"streams": replicas},
         template=UpSettings().envoy_template,
         folder=folder / "envoy",
         access_log=folder / "access.jsonl",

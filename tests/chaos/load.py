@@ -26,14 +26,17 @@ class Load:
         delivered: How many there were.
     """
 
-    def __init__(self, history: History, mesh: Mesh, bare_door: str, *, events: int, pause: float) -> None:
+    def __init__(
+        self, history: History, mesh: Mesh, bare_door: str, *, streams: int, events: int, pause: float
+    ) -> None:
         self._history = history
         self._mesh = mesh
         self._bare = bare_channel(bare_door)
         self._events = events
         self._pause = pause
         self._progress = asyncio.Condition()
-        self.expected = 0
+        self._streams = streams
+        self.expected = 2 * streams * (events + 2)
         self.delivered = 0
 
     async def until(self, share: float) -> None:
@@ -41,7 +44,7 @@ class Load:
         async with self._progress:
             await self._progress.wait_for(lambda: self.delivered >= share * self.expected)
 
-    async def run(self, streams: int) -> None:
+    async def run(self) -> None:
         """Open the streams and publish and read them to their ends."""
         turn = asyncio.Semaphore(_OPENERS)
 
@@ -49,9 +52,8 @@ class Load:
             async with turn:
                 return await self._mesh.streams.open(workspace_id="chaos")
 
-        self.expected = 2 * streams * (self._events + 2)
         async with self._bare, asyncio.TaskGroup() as group:
-            opening = [group.create_task(open_one()) for _ in range(streams)]
+            opening = [group.create_task(open_one()) for _ in range(self._streams)]
             for task in asyncio.as_completed(opening):
                 self._begin(group, await task)
 
@@ -98,6 +100,6 @@ async def loaded(
         bare_door: Where bare readers find the mesh; the same door when empty.
     """
     async with Mesh(door) as mesh, asyncio.TaskGroup() as group:
-        load = Load(history, mesh, bare_door or door, events=events, pause=pause)
-        group.create_task(load.run(streams))
+        load = Load(history, mesh, bare_door or door, streams=streams, events=events, pause=pause)
+        group.create_task(load.run())
         yield load
