@@ -1,0 +1,121 @@
+"""The tail of a stream: what it holds, what it lets go, whom it wakes and how often."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from mediamesh.api.stream.v1.stream_pb2 import Stream
+from mediamesh.streams.events import Event
+from mediamesh.streams.log.ports import Stored
+from mediamesh.streams.pace import Pace
+from mediamesh.streams.rate import TokenBucket
+from mediamesh.streams.tail import Tail, Waiter
+
+
+def events(first, last, size=10):
+    return [Event(number, b"x" * size) for number in range(first, last + 1)]
+
+
+@pytest.fixture
+async def tail():
+    stream = Stream(stream_id="stream", last_sequence=5)
+    return Tail(Stored(stream=stream, token_digest="", producer_id="", readable=True), asyncio.get_running_loop())
+
+
+def sequences(batch):
+    return [event.sequence for event in batch.events] if batch else None
+
+
+async def test_what_is_known_already_changes_nothing(tail) -> None:
+    tail.push(events(6, 8), after=5, newest=8)
+    tail.push(events(4, 9), after=3, newest=9)
+    assert sequences(tail.after(5)) == [6, 7, 8, 9]
+    assert (tail.floor, tail.newest) == (5, 9)
+
+
+async def test_events_after_others_that_were_not_seen_are_a_new_beginning(tail) -> None:
+    tail.push(events(6, 8), after=5, newest=8)
+    tail.push(events(11, 12), after=10, newest=12)
+    assert (tail.floor, tail.newest) == (10, 12)
+    assert sequences(tail.after(10)) == [11, 12]
+
+
+async def test_a_stream_that_is_further_than_was_seen_is_read_from_the_log(tail) -> None:
+    tail.push(events(6, 8), after=5, newest=8)
+    tail.advance(10, ended=True)
+    assert (tail.floor, tail.newest, tail.ended) == (10, 10, True)
+    assert tail.after(10) is None
+
+
+async def test_a_batch_ends_where_events_were_dropped(tail) -> None:
+    tail.push([*events(6, 7), *events(10, 12)], after=5, newest=14)
+    assert sequences(tail.after(5)) == [6, 7]
+    for position in (7, 8, 9):
+        assert sequences(tail.after(position)) == [10, 11, 12]
+    assert sequences(tail.after(11)) == [12]
+    assert tail.after(12) is None
+    assert tail.newest == 14
+
+
+async def test_the_ring_is_bounded_in_items_and_in_bytes(tail) -> None:
+    tail.push(events(6, 1005), after=5, newest=1005)
+    assert tail.floor == 1005 - 256
+    tail.push(events(1006, 1025, 500_000), after=1005, newest=1025)
+    assert tail.floor == 1025 - 4
+    tail.push(events(1026, 1026, 5_000_000), after=1025, newest=1026)
+    assert sequences(tail.after(1025)) == [1026]
+    assert tail.floor == 1025
+
+
+async def test_readers_at_one_position_share_one_batch(tail) -> None:
+    tail.push(events(6, 8), after=5, newest=8)
+    assert tail.after(5) is tail.after(5)
+    assert tail.after(5).frame() is tail.after(5).frame()
+
+
+async def test_events_that_come_faster_than_readers_are_served_gather_between_two_rounds(tail) -> None:
+    rounds = []
+
+    async def read():
+        position = tail.newest
+        while position < 45:
+            if (batch := tail.after(position)) is None:
+                await tail.wait(Waiter())
+                continue
+            position = batch.events[-1].sequence
+            rounds.append(len(batch.events))
+            await asyncio.sleep(0.02)
+
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        for _ in range(4):
+            tasks.create_task(read())
+        for number in range(6, 46):
+            await asyncio.sleep(0.002)
+            tail.push(events(number, number), after=number - 1, newest=number)
+    assert sum(rounds) == 4 * 40
+    assert max(rounds) > 1
+
+
+def test_the_pace_is_how_long_most_readers_take_and_bounded() -> None:
+    pace = Pace()
+    assert pace.due() <= 0
+    for begin in range(100):
+        pace.begin(float(begin), 4)
+        for returned in range(3):
+            pace.returned(begin + 0.001 * (returned + 1))
+    assert pace.seconds == pytest.approx(0.003, rel=0.01)
+    assert pace.due() == pytest.approx(99 + 1.25 * 0.003, rel=0.001)
+    for begin in range(100, 200):
+        pace.begin(float(begin), 1)
+        pace.returned(begin + 30.0)
+    assert pace.seconds <= 0.05
+
+
+def test_a_bucket_lets_a_burst_pass_and_then_its_rate() -> None:
+    bucket = TokenBucket(100, 0.0)
+    assert [bucket.take(0.0) for _ in range(25)] == [0.0] * 25
+    assert bucket.take(0.0) == pytest.approx(0.01)
+    assert bucket.take(0.0) == pytest.approx(0.02)
+    assert bucket.take(1.0) == 0.0
