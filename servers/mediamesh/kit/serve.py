@@ -63,6 +63,7 @@ async def serving(settings: ServerSettings, *parts: Part) -> AsyncGenerator[int]
             # A client that vanished without a word must not be served, and waited for, until TCP gives up.
             ("grpc.keepalive_time_ms", 20_000),
             ("grpc.keepalive_timeout_ms", 10_000),
+            ("grpc.http2.ping_timeout_ms", 10_000),
             ("grpc.http2.max_pings_without_data", 0),
             *_windows(settings),
         ],
