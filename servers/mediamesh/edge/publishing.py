@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from mediamesh.api.stream.v1.stream_service_pb2 import PublishEvent, PublishRequest
+from mediamesh.api.stream.v1.stream_service_pb2 import PublishRequest
+from mediamesh.edge.inbox import Inbox
 from mediamesh.edge.socket import AGAINST_RULES, BadFrame
 from mediamesh.wire.errors import InvalidRequest
 from mediamesh.wire.stream_json import publish_event_from_object, publish_frame_object
@@ -21,7 +22,7 @@ __all__ = ["Publishing"]
 
 
 class Publishing:
-    """Forwards the events of a socket, one at a time: a stream that takes no more holds back the socket.
+    """Forwards the events of a socket in order: a stream that takes no more holds back the socket.
 
     A server behind that dies or goes away ends it; the producer comes back and sends what was not acknowledged.
 
@@ -34,9 +35,7 @@ class Publishing:
         self._socket = socket
         self._opening = opening
         self._stub = stub
-        self._events: asyncio.Queue[PublishEvent | None] = asyncio.Queue(1)
-        self._is_over = False
-        self._newest = 0
+        self._inbox = Inbox()
         self._bad: BadFrame | None = None
         self.position = 0
         self.has_gone_away = False
@@ -53,7 +52,7 @@ class Publishing:
         try:
             async for response in call:
                 if response.HasField("opened"):
-                    self.position = self._newest = response.opened.last_sequence
+                    self.position = response.opened.last_sequence
                 elif response.HasField("ack"):
                     self.position = response.ack.sequence
                 await self._socket.send(publish_frame_object(self._opening.stream_id, response))
@@ -62,28 +61,24 @@ class Publishing:
                     return
         finally:
             call.cancel()
-            self._is_over = True
             listening.cancel()
             await asyncio.wait([listening])
             # gRPC leaves the requests of a call that has ended waiting for ever.
-            if self._events.empty():
-                self._events.put_nowait(None)
+            self._inbox.abandon()
         if self._bad is not None:
             raise self._bad
 
     async def _listen(self) -> None:
         try:
             while (received := await self._socket.receive()) is not None:
-                event = publish_event_from_object(received[0], data=received[1])
-                await self._events.put(event)
+                await self._inbox.put(publish_event_from_object(received[0], data=received[1]))
         except BadFrame as bad:
             self._bad = bad
         except InvalidRequest as error:
             self._bad = BadFrame(error, AGAINST_RULES)
-        await self._events.put(None)
+        self._inbox.close()
 
     async def _requests(self) -> AsyncGenerator[PublishRequest]:
         yield PublishRequest(open=self._opening)
-        while not self._is_over and (event := await self._events.get()) is not None:
-            self._newest = max(self._newest, event.sequence)
+        while (event := await self._inbox.get()) is not None:
             yield PublishRequest(event=event)

@@ -32,7 +32,7 @@ _LOG = logging.getLogger(__name__)
 _TRACER = trace.get_tracer("mediamesh.edge")
 
 
-class _Leaving(Exception):
+class _Leaving(Exception):  # noqa: N818 - nothing is wrong
     pass
 
 
