@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
@@ -174,14 +174,15 @@ class Broadcast:
         named = {"stream_id": opened.stream_id, "pin": pin.name}
         await self._journal.record(pin.node_id, stream_available=execution_pb2.StreamAvailable(**named))
         try:
-            async with streams.publish(
-                opened.stream_id,
-                opened.publish_token,
-                max_unacknowledged=_UNACKNOWLEDGED,
-                max_unacknowledged_bytes=_UNACKNOWLEDGED_BYTES,
-                patience=self._patience,
-            ) as publisher:
-                await self._forward(pin, publisher)
+            async with AsyncExitStack() as stack:
+                publishing = streams.publish(
+                    opened.stream_id,
+                    opened.publish_token,
+                    max_unacknowledged=_UNACKNOWLEDGED,
+                    max_unacknowledged_bytes=_UNACKNOWLEDGED_BYTES,
+                    patience=self._patience,
+                )
+                await self._forward(pin, await self._in_time(stack.enter_async_context(publishing)))
         except (MeshError, TimeoutError) as error:
             await _give_up(streams, opened.stream_id, error)
             raise
