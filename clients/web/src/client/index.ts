@@ -11,3 +11,7 @@ export {
   type WatchInit,
 } from "./mesh.js";
 export { imageValue, INLINE_LIMIT_BYTES, jsonOf } from "./values.js";
+export { createStreams, type PublishInit, type Streams, type StreamsInit, type SubscribeInit } from "./streams.js";
+export type { PublishWindow } from "./streams/conversation.js";
+export type { Publisher } from "./streams/publisher.js";
+export { isGap, isLast, type StreamItem } from "./streams/reading.js";
