@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Self
 from urllib.parse import quote, urlencode
@@ -37,6 +37,7 @@ __all__ = ["WebSocketStreams"]
 
 _CONNECT_SECONDS = 10.0
 _PING_SECONDS = 5.0
+_GOODBYE_SECONDS = 0.2
 _LENGTH_BYTES = 4
 # The largest event as base64, and what is around it.
 _LONGEST_FRAME = 32 * 1024 * 1024
@@ -101,9 +102,9 @@ class WebSocketStreams:
         )
 
     async def _read(self, stream_id: str, place: Place, subscriber_id: str) -> AsyncGenerator[Frame]:
-        query = {"after": str(place.after), "subscriber_id": subscriber_id}
+        query = {"after": str(place.after), "subscriber_id": subscriber_id, "allow_gap": str(int(place.is_resumed))}
         async with self._socket(stream_id, query) as socket:
-            async for message in _messages(socket):
+            async for message in _messages(socket, ping_seconds=_PING_SECONDS):
                 text, data = _parts(message)
                 yield frame_of(text, data=data)
 
@@ -128,9 +129,10 @@ class WebSocketStreams:
             async with connect(
                 url,
                 open_timeout=_CONNECT_SECONDS,
-                ping_interval=_PING_SECONDS,
-                ping_timeout=_PING_SECONDS,
-                close_timeout=1.0,
+                # A reader that pauses does not read its pongs either, and one that waits asks by itself.
+                ping_interval=None,
+                # All that matters has been said; a proxy may take a second to close its side.
+                close_timeout=_GOODBYE_SECONDS,
                 max_size=_LONGEST_FRAME,
                 compression=None,
             ) as socket:
@@ -143,11 +145,25 @@ class WebSocketStreams:
             raise Unavailable(f"The door cannot be reached: {error or type(error).__name__}.") from error
 
 
-async def _messages(socket: ClientConnection) -> AsyncGenerator[str | bytes]:
-    """Yield what comes until the server closes in order; any other close raises."""
+async def _messages(socket: ClientConnection, *, ping_seconds: float | None = None) -> AsyncGenerator[str | bytes]:
+    """Yield what comes until the server closes in order; any other close raises.
+
+    Raises:
+        StreamInterrupted: nothing came for so many seconds, and no answer to a ping within as many again.
+    """
+    pong: Awaitable[float] | None = None
     try:
         while True:
-            yield await socket.recv()
+            try:
+                async with asyncio.timeout(ping_seconds):
+                    message = await socket.recv()
+            except TimeoutError:
+                if pong is not None and not asyncio.ensure_future(pong).done():
+                    raise StreamInterrupted(f"The server answered no ping for {ping_seconds} s.") from None
+                pong = await socket.ping()
+            else:
+                pong = None
+                yield message
     except ConnectionClosedOK:
         return
 
