@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import pytest
 from websockets.asyncio.client import connect as connect_socket
@@ -65,7 +67,7 @@ async def edge(streams_port):
         yield running
 
 
-async def objects(socket):
+async def objects(socket) -> AsyncIterator[Any]:
     """Yield the objects of a socket until it closes; those of binary frames as pairs with their bytes."""
     with suppress(ConnectionClosedError):  # the test looks at the code
         async for message in socket:
