@@ -191,7 +191,7 @@ class MemoryStore:
             return kept[:limit]
         oldest = _number(kept[0].position) if kept else self._memory.told + 1
         number = _number(after)
-        known = oldest <= number <= self._memory.told or (number == 0 and oldest == 1)
+        known = oldest <= number <= self._memory.told or (number == 0 and len(kept) != self._memory.news.maxlen)
         if not known:
             raise news_not_kept(after)
         return [told for told in kept if _number(told.position) > number][:limit]

@@ -14,7 +14,12 @@ from mediamesh.streams.log.snapshot import Standing, stored_of
 
 __all__ = ["MemoryLog"]
 
-_WAITING = (OverflowPolicy.OVERFLOW_POLICY_BLOCK, OverflowPolicy.OVERFLOW_POLICY_DROP_NEWEST)
+# Policies that ask how far all have read; what is not set means `block`.
+_WAITING = (
+    OverflowPolicy.OVERFLOW_POLICY_UNSPECIFIED,
+    OverflowPolicy.OVERFLOW_POLICY_BLOCK,
+    OverflowPolicy.OVERFLOW_POLICY_DROP_NEWEST,
+)
 
 
 @dataclass(slots=True)
@@ -98,12 +103,13 @@ class MemoryLog:
             standing.epoch, standing.producer_id = append.epoch, ""
         done = _Progress()
         for entry in append.entries:
-            last = append.end is not None and entry is append.entries[-1]
-            if entry.sequence > standing.newest and not self._append(entry, append.readers or {}, done, passes=last):
-                return self._answer(Outcome.FULL, done)
+            if entry.sequence > standing.newest:
+                last = append.end if entry is append.entries[-1] else None
+                if not self._append(entry, append.readers or {}, done, passes=last is not None):
+                    return self._answer(Outcome.FULL, done)
+                if last is not None:
+                    self._end(last, closed=append.epoch == 0)
             done.accepted += 1
-            if last and append.end is not None:
-                self._end(append.end, closed=append.epoch == 0)
         return self._answer(Outcome.STORED, done)
 
     def _refused(self, append: Append) -> Appended | None:

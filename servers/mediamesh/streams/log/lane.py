@@ -1,0 +1,117 @@
+"""Commands of many tasks on one connection: what comes up together goes out together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncGenerator, Iterable
+from typing import Any, Self, TypeAlias
+
+from redis.exceptions import NoScriptError, ResponseError
+
+from mediamesh.streams.log.link import Link, packed, refused
+from mediamesh.wire.errors import Unavailable
+
+__all__ = ["Lane"]
+
+_BATCH_BYTES = 4 * 1024 * 1024
+_BATCH_SECONDS = 10.0
+
+_Item: TypeAlias = "tuple[bytes, asyncio.Future[Any]]"
+
+
+class Lane:
+    """A group commit. A batch is what is queued when the one before is answered; nothing waits for more to come.
+
+    What is queued is bounded by those who call: each waits for its answer.
+    """
+
+    def __init__(self, link: Link, *, most: int) -> None:
+        self._link = link
+        self._most = most
+        self._queue: deque[_Item] = deque()
+        self._filled = asyncio.Event()
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(cls, url: str, *, scripts: Iterable[str], most: int) -> AsyncGenerator[Self]:
+        """Yield the lane; whether Valkey is there shows at the first call.
+
+        Args:
+            url: Where Valkey is.
+            scripts: Lua that is called by its digest.
+            most: Most commands in a batch.
+        """
+        lane = cls(Link(url, scripts=scripts), most=most)
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(lane._run())
+            try:
+                yield lane
+            finally:
+                running.cancel()
+                lane._fail(lane._drained(), Unavailable("The store of streams is closed."))
+        await lane._link.close()
+
+    def call(self, *words: bytes | str | float) -> asyncio.Future[Any]:
+        """Queue a command.
+
+        Returns:
+            What becomes its reply, or ``Unavailable``: then it may have been done, or not.
+        """
+        answer = asyncio.get_running_loop().create_future()
+        self._queue.append((packed(words), answer))
+        self._filled.set()
+        return answer
+
+    async def _run(self) -> None:
+        while True:
+            await self._filled.wait()
+            while self._queue:
+                await self._exchange(self._batch())
+            self._filled.clear()
+
+    def _batch(self) -> list[_Item]:
+        batch: list[_Item] = []
+        size = 0
+        while self._queue and len(batch) < self._most and size < _BATCH_BYTES:
+            item = self._queue.popleft()
+            batch.append(item)
+            size += len(item[0])
+        return batch
+
+    async def _exchange(self, batch: list[_Item], *, again: bool = False) -> None:
+        unknown: list[_Item] = []
+
+        def take(index: int, reply: Any) -> None:
+            answer = batch[index][1]
+            if answer.done():  # its caller was cancelled
+                return
+            if not isinstance(reply, ResponseError):
+                answer.set_result(reply)
+            elif isinstance(reply, NoScriptError) and not again:
+                unknown.append(batch[index])
+            else:
+                answer.set_exception(refused(reply))
+
+        try:
+            await self._link.exchange([command for command, _ in batch], take, seconds=_BATCH_SECONDS, teach=again)
+        except Unavailable as error:
+            self._fail(batch, error)
+        except asyncio.CancelledError:
+            self._fail(batch, Unavailable("The store of streams is closed."))
+            raise
+        else:
+            if unknown:
+                await self._exchange(unknown, again=True)
+
+    @staticmethod
+    def _fail(batch: Iterable[_Item], error: Unavailable) -> None:
+        for _, answer in batch:
+            if not answer.done():
+                answer.set_exception(error)
+
+    def _drained(self) -> list[_Item]:
+        drained = list(self._queue)
+        self._queue.clear()
+        return drained
