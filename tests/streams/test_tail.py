@@ -81,9 +81,10 @@ async def test_events_that_come_faster_than_readers_are_served_gather_between_tw
     async def read():
         position = tail.newest
         while position < 45:
-            if (batch := tail.after(position)) is None:
+            if position >= tail.told:
                 await tail.wait(Waiter())
                 continue
+            batch = tail.after(position)
             position = batch.events[-1].sequence
             rounds.append(len(batch.events))
             await asyncio.sleep(0.02)
@@ -98,19 +99,41 @@ async def test_events_that_come_faster_than_readers_are_served_gather_between_tw
     assert max(rounds) > 1
 
 
-def test_the_pace_is_how_long_most_readers_take_and_bounded() -> None:
+async def test_many_readers_are_woken_some_in_each_turn_and_each_of_them(tail) -> None:
+    order = []
+
+    async def read(name):
+        await tail.wait(Waiter())
+        order.append(name)
+
+    async def do_other_work():
+        while len(order) < 100:
+            order.append("other")
+            await asyncio.sleep(0)
+
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        for number in range(100):
+            tasks.create_task(read(number))
+        await asyncio.sleep(0)
+        tail.push(events(6, 6), after=5, newest=6)
+        tasks.create_task(do_other_work())
+    readers = [name for name in order if name != "other"]
+    assert sorted(readers) == list(range(100))
+    assert "other" in order[: order.index(readers[-1])]
+
+
+def test_a_round_is_over_when_most_readers_are_back_or_after_a_while() -> None:
     pace = Pace()
-    assert pace.due() <= 0
-    for begin in range(100):
-        pace.begin(float(begin), 4)
-        for returned in range(3):
-            pace.returned(begin + 0.001 * (returned + 1))
-    assert pace.seconds == pytest.approx(0.003, rel=0.01)
-    assert pace.due() == pytest.approx(99 + 1.25 * 0.003, rel=0.001)
-    for begin in range(100, 200):
-        pace.begin(float(begin), 1)
-        pace.returned(begin + 30.0)
-    assert pace.seconds <= 0.05
+    assert pace.is_over(0.0)
+    pace.begin(1.0, 4)
+    assert not pace.is_over(1.01)
+    assert [pace.returned() for _ in range(4)] == [False, False, True, False]
+    assert pace.is_over(1.01)
+    pace.begin(2.0, 4)
+    assert not pace.is_over(2.01)
+    assert pace.is_over(2.05)
+    pace.begin(3.0, 1)
+    assert pace.returned()
 
 
 def test_a_bucket_lets_a_burst_pass_and_then_its_rate() -> None:

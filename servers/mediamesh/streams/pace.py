@@ -1,4 +1,4 @@
-"""How often the readers of one tail are woken."""
+"""When the readers of one tail are woken again."""
 
 from __future__ import annotations
 
@@ -6,41 +6,37 @@ __all__ = ["Pace"]
 
 # A reader that does not come back, as its connection is full, must not hold up the others: most is enough.
 _QUORUM = 0.75
-_REST = 1.25
 _LONGEST_SECONDS = 0.05
-_WEIGHT = 0.25
 
 
 class Pace:
-    """The least time between two wake-ups, from how long the readers took to come back the last times.
+    """Rounds: all who wait are woken, and woken again when most of them are back, or after a while.
 
-    Every wake-up costs a write for each reader. When events come faster than all can be served, the rest of the time
-    between rounds lets events gather, so that one write takes several: the loop stays below saturation.
+    Every wake-up costs a write for each reader. When events come faster than all readers can be served, they gather
+    until a round is over, so that one write takes several.
 
     Attributes:
-        seconds: How long a round takes, averaged.
+        latest: When the round is over whoever is back, in the time of the loop.
     """
 
-    __slots__ = ("_awaited", "_began", "seconds")
+    __slots__ = ("_awaited", "latest")
 
     def __init__(self) -> None:
-        self.seconds = 0.0
         self._awaited = 0
-        self._began = 0.0
+        self.latest = float("-inf")
 
     def begin(self, now: float, readers: int) -> None:
         """Note that so many readers are woken."""
-        self._began = now
         self._awaited = int(readers * _QUORUM) or 1
+        self.latest = now + _LONGEST_SECONDS
 
-    def returned(self, now: float) -> None:
-        """Note that one of them waits again."""
+    def returned(self) -> bool:
+        """Note that one of them waits again; true when the round is over with it."""
         if self._awaited == 0:
-            return
+            return False
         self._awaited -= 1
-        if self._awaited == 0:
-            self.seconds += _WEIGHT * (min(now - self._began, _LONGEST_SECONDS) - self.seconds)
+        return self._awaited == 0
 
-    def due(self) -> float:
-        """Return when the next round may begin, in the time of the loop."""
-        return self._began + _REST * self.seconds
+    def is_over(self, now: float) -> bool:
+        """Return whether the next round may begin."""
+        return self._awaited == 0 or now >= self.latest

@@ -122,14 +122,14 @@ class Subscription:
             return self._give(held)
         tail = self._tail
         while True:
-            if self.position < tail.newest:
+            if self.position < tail.told:
                 if self._hub.leaving:
                     return self._go_away()
                 if self.position < tail.floor:
                     return await self._from_log()
                 if batch := tail.after(self.position):
                     return self._seamless(batch)
-            elif tail.ended:
+            elif tail.ended and self.position >= tail.newest:
                 raise StopAsyncIteration
             if self._hub.leaving:
                 return self._go_away()

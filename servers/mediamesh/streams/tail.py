@@ -23,6 +23,8 @@ BATCH_BYTES = 64 * 1024
 _RING_ITEMS = 256
 _RING_BYTES = 2 * 1024 * 1024
 _CACHED_BATCHES = 16
+# Readers woken in one turn of the loop. Waking a thousand at once would hold up all else in it, producers first of all.
+_WOKEN_AT_ONCE = 32
 
 
 class Waiter:
@@ -48,6 +50,8 @@ class Tail:
     Attributes:
         stream_id: The stream.
         newest: Sequence of the newest event, dropped ones counted.
+        told: Sequence up to which readers may read. It follows the newest in rounds, see `Pace`: a reader that is back
+            early waits for the others, so that events gather.
         ended: Whether the newest is the last.
         fed: When this replica last appended to the stream, by the clock of the loop.
         checked: When the store was last asked how the stream stands, likewise.
@@ -57,6 +61,7 @@ class Tail:
     def __init__(self, stored: Stored, loop: asyncio.AbstractEventLoop) -> None:
         self.stream_id = stored.stream.stream_id
         self.newest = stored.stream.last_sequence
+        self.told = self.newest
         self.floor = self.newest
         self.ended = stored.stream.HasField("end")
         self.fed = float("-inf")
@@ -67,6 +72,7 @@ class Tail:
         self._bytes = 0
         self._batches: dict[int, Batch] = {}
         self._waiting: set[Waiter] = set()
+        self._woken: deque[Waiter] = deque()
         self._pace = Pace()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -127,7 +133,8 @@ class Tail:
         """Wait until there is something new, or somebody wakes the waiter."""
         waiter.future = self._loop.create_future()
         self._waiting.add(waiter)
-        self._pace.returned(self._loop.time())
+        if self._pace.returned() and self.told < self.newest:
+            self._loop.call_soon(self._wake_in_time)
         try:
             await waiter.future
         finally:
@@ -135,15 +142,25 @@ class Tail:
             self._waiting.discard(waiter)
 
     def wake(self) -> None:
-        """Wake all who wait, now."""
+        """Begin a round: tell all there is, and wake all who wait, some in each turn of the loop."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        waiting, self._waiting = self._waiting, set()
-        if waiting:
-            self._pace.begin(self._loop.time(), len(waiting))
-        for waiter in waiting:
-            waiter.wake()
+        self.told = self.newest
+        if not self._waiting:
+            return
+        self._pace.begin(self._loop.time(), len(self._waiting))
+        is_waking = bool(self._woken)
+        self._woken.extend(self._waiting)
+        self._waiting.clear()
+        if not is_waking:
+            self._wake_some()
+
+    def _wake_some(self) -> None:
+        for _ in range(min(_WOKEN_AT_ONCE, len(self._woken))):
+            self._woken.popleft().wake()
+        if self._woken:
+            self._loop.call_soon(self._wake_some)
 
     def close(self) -> None:
         """Stop what is planned; nobody holds the tail any more."""
@@ -151,13 +168,10 @@ class Tail:
             self._timer.cancel()
 
     def _wake_in_time(self) -> None:
-        if self._timer is not None or not self._waiting:
-            return
-        due = self._pace.due()
-        if due <= self._loop.time():
+        if self._pace.is_over(self._loop.time()):
             self.wake()
-        else:
-            self._timer = self._loop.call_at(due, self.wake)
+        elif self._timer is None:
+            self._timer = self._loop.call_at(self._pace.latest, self.wake)
 
     def _trim(self) -> None:
         ring = self._ring

@@ -51,6 +51,7 @@ async def broker(folder: Path, tree: Path = ROOT, **environment: str) -> AsyncGe
         "PYTHONPATH": os.pathsep.join(map(str, roots)),
         "MEDIAMESH_LOG_LEVEL": "warning",
         "MEDIAMESH_STREAMS_PORT": str(port),
+        "MEDIAMESH_STREAMS_MAX_CONCURRENT_CALLS": "20000",
         "MEDIAMESH_STREAMS_VALKEY_URL": f"redis://127.0.0.1:{valkey_port}/0",
         **environment,
     }
