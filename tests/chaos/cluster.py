@@ -1,4 +1,4 @@
-"""Valkey, two replicas of the streams server and Envoy before them, as processes of their own that can be killed."""
+"""Valkey, replicas of the streams server and Envoy before them, as processes of their own that can be killed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import psutil
 
 from mediamesh.stack.envoy import Door, envoy
 from mediamesh.stack.ports import free_ports
-from mediamesh.stack.probes import grpc_serving
+from mediamesh.stack.probes import grpc_serving, http_status
 from mediamesh.stack.process import Process, running
 from mediamesh.stack.programs import Program, valkey
 from mediamesh.stack.settings import UpSettings
@@ -66,6 +66,14 @@ class Part:
         await self._stack.aclose()
         return code
 
+    async def freeze(self, seconds: float) -> None:
+        """Stop it for a while, as a machine does that hangs; it goes on as if nothing had been."""
+        os.kill(self.pid, signal.SIGSTOP)
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            os.kill(self.pid, signal.SIGCONT)
+
     async def restart(self) -> None:
         """Kill it and start it again."""
         await self.kill()
@@ -82,14 +90,23 @@ class Cluster:
     Attributes:
         valkey: The store.
         replicas: The streams servers.
+        edges: The servers for WebSockets.
         envoy: The door.
         door: ``host:port`` of the door.
         ports: Port of each part, by name.
     """
 
-    def __init__(self, valkey_part: Part, replicas: Sequence[Part], envoy_part: Part, ports: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        valkey_part: Part,
+        replicas: Sequence[Part],
+        edges: Sequence[Part],
+        envoy_part: Part,
+        ports: Mapping[str, int],
+    ) -> None:
         self.valkey = valkey_part
         self.replicas = replicas
+        self.edges = edges
         self.envoy = envoy_part
         self.ports = ports
         self.door = f"127.0.0.1:{ports['door']}"
@@ -97,7 +114,7 @@ class Cluster:
     @property
     def parts(self) -> list[Part]:
         """All parts, in the order in which they start."""
-        return [self.valkey, *self.replicas, self.envoy]
+        return [self.valkey, *self.replicas, *self.edges, self.envoy]
 
 
 @asynccontextmanager
@@ -108,6 +125,7 @@ async def cluster_up(
     valkey_before: Sequence[str] = (),
     valkey_port: int | None = None,
     valkey_behind: int | None = None,
+    edges: int = 0,
     **settings: object,
 ) -> AsyncGenerator[Cluster]:
     """Run everything for as long as the block lasts.
@@ -118,9 +136,12 @@ async def cluster_up(
         valkey_before: What starts Valkey, in place of nothing.
         valkey_port: Where Valkey listens; any free port when None.
         valkey_behind: Port at which the servers reach Valkey, when something is between.
+        edges: How many servers for WebSockets.
         settings: Settings of the streams servers.
     """
-    names = ["valkey", "door", "admin", *(f"streams-{number}" for number in range(REPLICAS))]
+    names = ["valkey", "door", "admin", "inside"]
+    names += [f"streams-{number}" for number in range(REPLICAS)]
+    names += [f"edge-{number}" for number in range(edges)]
     ports = dict(zip(names, free_ports(len(names)), strict=True))
     if valkey_port is not None:
         ports["valkey"] = valkey_port
@@ -133,6 +154,7 @@ async def cluster_up(
     cluster = Cluster(
         Part(replace(store, argv=[*valkey_before, *store.argv]), folder),
         [Part(_streams(name, ports[name], settings), folder) for name in names if name.startswith("streams-")],
+        [Part(_edge(name, ports[name], ports["inside"]), folder) for name in names if name.startswith("edge-")],
         Part(envoy(_door(folder, ports)), folder),
         ports,
     )
@@ -147,24 +169,43 @@ async def cluster_up(
 
 
 def _streams(name: str, port: int, settings: Mapping[str, object]) -> Program:
-    variables = {"host": "127.0.0.1", "port": port, **settings}
     return Program(
         name=name,
         argv=[sys.executable, "-m", "mediamesh.streams"],
         probe=partial(grpc_serving, f"127.0.0.1:{port}"),
-        env={f"MEDIAMESH_STREAMS_{key.upper()}": str(value) for key, value in variables.items()},
+        env=_environment("STREAMS", {"host": "127.0.0.1", "port": port, **settings}),
         ready_seconds=60,
         stop_seconds=20,
     )
 
 
+def _edge(name: str, port: int, inside: int) -> Program:
+    settings = {"host": "127.0.0.1", "port": port, "streams_address": f"127.0.0.1:{inside}"}
+    return Program(
+        name=name,
+        argv=[sys.executable, "-m", "mediamesh.edge"],
+        probe=partial(http_status, f"http://127.0.0.1:{port}/healthz"),
+        env=_environment("EDGE", settings),
+        ready_seconds=60,
+        stop_seconds=20,
+    )
+
+
+def _environment(section: str, settings: Mapping[str, object]) -> dict[str, str]:
+    return {f"MEDIAMESH_{section}_{key.upper()}": str(value) for key, value in settings.items()}
+
+
 def _door(folder: Path, ports: Mapping[str, int]) -> Door:
-    replicas = [("127.0.0.1", port) for name, port in ports.items() if name.startswith("streams-")]
+    def of(kind: str) -> list[tuple[str, int]]:
+        return [("127.0.0.1", port) for name, port in ports.items() if name.startswith(f"{kind}-")]
+
     return Door(
         host="127.0.0.1",
         port=ports["door"],
         admin_port=ports["admin"],
-        servers={"streams": replicas},
+        servers={"streams": of("streams")},
+        edge=of("edge"),
+        inside_port=ports["inside"],
         template=UpSettings().envoy_template,
         folder=folder / "envoy",
         access_log=folder / "access.jsonl",
