@@ -160,7 +160,7 @@ async def test_the_trace_of_the_upgrade_goes_on_in_the_streams_server() -> None:
 
     class Spy(StreamServicer):
         async def Subscribe(self, request, context):
-            heard.extend(value for key, value in context.invocation_metadata() or () if key == "traceparent")
+            heard.extend(str(value) for key, value in context.invocation_metadata() or () if key == "traceparent")
             async for frame in super().Subscribe(request, context):
                 yield frame
 

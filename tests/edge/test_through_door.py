@@ -25,7 +25,7 @@ pytestmark = pytest.mark.stack
 
 @pytest.fixture(scope="module")
 async def door(tmp_path_factory, streams_port):
-    """Return the port of an Envoy before a real streams server and a real server for WebSockets."""
+    """Return an Envoy before a real streams server and a real server for WebSockets."""
     folder = tmp_path_factory.mktemp("door")
     port, admin_port, inside_port = free_ports(3)
     async with AsyncExitStack() as stack:
@@ -45,18 +45,18 @@ async def door(tmp_path_factory, streams_port):
             drain_seconds=0,
         )
         await stack.enter_async_context(running(envoy(door), folder / "envoy.log"))
-        yield port
+        yield door
 
 
 @pytest.fixture
 async def http(door):
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{door}") as client:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{door.port}") as client:
         yield client
 
 
 @pytest.fixture
 async def mesh(door):
-    async with connect(f"127.0.0.1:{door}") as channel:
+    async with connect(f"127.0.0.1:{door.port}") as channel:
         yield StreamClient(channel)
 
 
@@ -113,6 +113,20 @@ async def test_lines_are_the_same_events(http, mesh) -> None:
 
 async def test_sockets_open_where_a_stream_says(door, mesh) -> None:
     path = await ended(mesh)
-    async with Edge(door).open(path.rsplit("/", 1)[1]) as socket:
+    async with Edge(door.port).open(path.rsplit("/", 1)[1]) as socket:
         assert [frame["sequence"] async for frame in objects(socket)] == [1, 2, 3]
     assert socket.close_code == 1000
+
+
+async def test_the_token_of_a_producer_is_in_no_log(door, mesh) -> None:
+    opened = await mesh.open()
+    async with Edge(door.port).publish(opened) as socket:
+        await socket.recv()
+
+    def log() -> str:
+        return door.access_log.read_text() if door.access_log.exists() else ""
+
+    async with asyncio.timeout(30):
+        while opened.stream_id + "/ws" not in log():  # noqa: ASYNC110 - Envoy writes it when it likes
+            await asyncio.sleep(0.1)
+    assert opened.publish_token not in log()
