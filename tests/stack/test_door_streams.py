@@ -201,11 +201,11 @@ async def stub(door):
 
 async def test_rest_opens_asks_and_closes(http) -> None:
     async with http.post("/streams/init", json={"workspaceId": "mine"}) as opened:
-        assert (await opened.json())["streamId"] == "of-mine"
+        assert (await opened.json())["stream_id"] == "of-mine"
     async with http.get("/v1/streams/abc") as found:
-        assert (await found.json())["stream"]["lastSequence"] == "7"
+        assert (await found.json())["stream"]["last_sequence"] == "7"
     async with http.post("/v1/streams/abc:close", json={"reason": "enough"}) as closed:
-        assert (await closed.json())["stream"]["streamId"] == "abc"
+        assert (await closed.json())["stream"]["stream_id"] == "abc"
     async with http.get("/api/v1/capabilities") as told:
         assert (await told.json())["runtime"] in {"first", "second"}
 

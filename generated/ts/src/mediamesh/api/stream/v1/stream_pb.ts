@@ -16,7 +16,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file mediamesh/api/stream/v1/stream.proto.
  */
 export const file_mediamesh_api_stream_v1_stream: GenFile = /*@__PURE__*/
-  fileDesc("CiRtZWRpYW1lc2gvYXBpL3N0cmVhbS92MS9zdHJlYW0ucHJvdG8SF21lZGlhbWVzaC5hcGkuc3RyZWFtLnYxIrcDCgZTdHJlYW0SEQoJc3RyZWFtX2lkGAEgASgJEhQKDHdvcmtzcGFjZV9pZBgCIAEoCRIUCgxleGVjdXRpb25faWQYAyABKAkSDwoHbm9kZV9pZBgEIAEoCRIQCghwaW5fbmFtZRgFIAEoCRIRCgltaW1lX3R5cGUYBiABKAkSNQoGbGltaXRzGAcgASgLMiUubWVkaWFtZXNoLmFwaS5zdHJlYW0udjEuU3RyZWFtTGltaXRzEjMKBXN0YXRlGAggASgOMiQubWVkaWFtZXNoLmFwaS5zdHJlYW0udjEuU3RyZWFtU3RhdGUSLwoLY3JlYXRlX3RpbWUYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGVuZF90aW1lGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIWCg5maXJzdF9zZXF1ZW5jZRgLIAEoBBIVCg1sYXN0X3NlcXVlbmNlGAwgASgEEg0KBWVwb2NoGA0gASgEEi8KA2VuZBgOIAEoCzIiLm1lZGlhbWVzaC5hcGkuc3RyZWFtLnYxLlN0cmVhbUVuZCI+CglTdHJlYW1FbmQSDgoGcmVhc29uGAEgASgJEiEKBWVycm9yGAIgASgLMhIuZ29vZ2xlLnJwYy5TdGF0dXMi9gEKDFN0cmVhbUxpbWl0cxI5CghvdmVyZmxvdxgBIAEoDjInLm1lZGlhbWVzaC5hcGkuc3RyZWFtLnYxLk92ZXJmbG93UG9saWN5EhEKCW1heF9pdGVtcxgCIAEoDRIRCgltYXhfYnl0ZXMYAyABKAQSHQoVbWF4X2V2ZW50c19wZXJfc2Vjb25kGAQgASgBEi8KDG1heF9kdXJhdGlvbhgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhI1ChJoZWFydGJlYXRfaW50ZXJ2YWwYBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24i+wEKC1N0cmVhbUV2ZW50EjwKCmV2ZW50X3R5cGUYASABKA4yKC5tZWRpYW1lc2guYXBpLnN0cmVhbS52MS5TdHJlYW1FdmVudFR5cGUSEQoJc3RyZWFtX2lkGAIgASgJEg8KB25vZGVfaWQYAyABKAkSEAoIcGluX25hbWUYBCABKAkSEAoIc2VxdWVuY2UYBSABKAQSLQoJdGltZXN0YW1wGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBI3CgdwYXlsb2FkGAcgASgLMiYubWVkaWFtZXNoLmFwaS5zdHJlYW0udjEuU3RyZWFtUGF5bG9hZCKbAQoNU3RyZWFtUGF5bG9hZBIsCgRkYXRhGAEgASgLMh4ubWVkaWFtZXNoLmFwaS5zdHJlYW0udjEuQ2h1bmsSOQoIbWV0YWRhdGEYAiABKAsyJy5tZWRpYW1lc2guYXBpLnN0cmVhbS52MS5TdHJlYW1NZXRhZGF0YRIhCgVlcnJvchgDIAEoCzISLmdvb2dsZS5ycGMuU3RhdHVzIoUBCg5TdHJlYW1NZXRhZGF0YRIUCgx0b3RhbF9jaHVua3MYASABKAQSEwoLY2h1bmtfaW5kZXgYAiABKAQSEQoJbWltZV90eXBlGAMgASgJEhAKCGVuY29kaW5nGAQgASgJEhMKC2NvbXByZXNzaW9uGAUgASgJEg4KBnJlYXNvbhgGIAEoCSI6CglTdHJlYW1HYXASFgoOZmlyc3Rfc2VxdWVuY2UYASABKAQSFQoNbGFzdF9zZXF1ZW5jZRgCIAEoBCIoCg9TdHJlYW1IZWFydGJlYXQSFQoNbGFzdF9zZXF1ZW5jZRgBIAEoBCI0CgxTdHJlYW1Hb0F3YXkSDgoGcmVhc29uGAEgASgJEhQKDHJlc3VtZV90b2tlbhgCIAEoCSpzCgtTdHJlYW1TdGF0ZRIcChhTVFJFQU1fU1RBVEVfVU5TUEVDSUZJRUQQABIVChFTVFJFQU1fU1RBVEVfTElWRRABEhYKElNUUkVBTV9TVEFURV9FTkRFRBACEhcKE1NUUkVBTV9TVEFURV9GQUlMRUQQAyquAQoOT3ZlcmZsb3dQb2xpY3kSHwobT1ZFUkZMT1dfUE9MSUNZX1VOU1BFQ0lGSUVEEAASGQoVT1ZFUkZMT1dfUE9MSUNZX0JMT0NLEAESHwobT1ZFUkZMT1dfUE9MSUNZX0RST1BfT0xERVNUEAISHwobT1ZFUkZMT1dfUE9MSUNZX0RST1BfTkVXRVNUEAMSHgoaT1ZFUkZMT1dfUE9MSUNZX0RJU0NPTk5FQ1QQBCrBAQoPU3RyZWFtRXZlbnRUeXBlEiEKHVNUUkVBTV9FVkVOVF9UWVBFX1VOU1BFQ0lGSUVEEAASIgoeU1RSRUFNX0VWRU5UX1RZUEVfU1RSRUFNX1NUQVJUEAESIQodU1RSRUFNX0VWRU5UX1RZUEVfU1RSRUFNX0RBVEEQAhIgChxTVFJFQU1fRVZFTlRfVFlQRV9TVFJFQU1fRU5EEAMSIgoeU1RSRUFNX0VWRU5UX1RZUEVfU1RSRUFNX0VSUk9SEARiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_google_rpc_status, file_mediamesh_api_stream_v1_chunk]);
+  fileDesc("CiRtZWRpYW1lc2gvYXBpL3N0cmVhbS92MS9zdHJlYW0ucHJvdG8SF21lZGlhbWVzaC5hcGkuc3RyZWFtLnYxIrIECgZTdHJlYW0SHAoJc3RyZWFtX2lkGAEgASgJUglzdHJlYW1faWQSIgoMd29ya3NwYWNlX2lkGAIgASgJUgx3b3Jrc3BhY2VfaWQSIgoMZXhlY3V0aW9uX2lkGAMgASgJUgxleGVjdXRpb25faWQSGAoHbm9kZV9pZBgEIAEoCVIHbm9kZV9pZBIaCghwaW5fbmFtZRgFIAEoCVIIcGluX25hbWUSHAoJbWltZV90eXBlGAYgASgJUgltaW1lX3R5cGUSNQoGbGltaXRzGAcgASgLMiUubWVkaWFtZXNoLmFwaS5zdHJlYW0udjEuU3RyZWFtTGltaXRzEjMKBXN0YXRlGAggASgOMiQubWVkaWFtZXNoLmFwaS5zdHJlYW0udjEuU3RyZWFtU3RhdGUSPAoLY3JlYXRlX3RpbWUYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wUgtjcmVhdGVfdGltZRI2CghlbmRfdGltZRgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBSCGVuZF90aW1lEiYKDmZpcnN0X3NlcXVlbmNlGAsgASgEUg5maXJzdF9zZXF1ZW5jZRIkCg1sYXN0X3NlcXVlbmNlGAwgASgEUg1sYXN0X3NlcXVlbmNlEg0KBWVwb2NoGA0gASgEEi8KA2VuZBgOIAEoCzIiLm1lZGlhbWVzaC5hcGkuc3RyZWFtLnYxLlN0cmVhbUVuZCI+CglTdHJlYW1FbmQSDgoGcmVhc29uGAEgASgJEiEKBWVycm9yGAIgASgLMhIuZ29vZ2xlLnJwYy5TdGF0dXMixQIKDFN0cmVhbUxpbWl0cxI5CghvdmVyZmxvdxgBIAEoDjInLm1lZGlhbWVzaC5hcGkuc3RyZWFtLnYxLk92ZXJmbG93UG9saWN5EhwKCW1heF9pdGVtcxgCIAEoDVIJbWF4X2l0ZW1zEhwKCW1heF9ieXRlcxgDIAEoBFIJbWF4X2J5dGVzEjQKFW1heF9ldmVudHNfcGVyX3NlY29uZBgEIAEoAVIVbWF4X2V2ZW50c19wZXJfc2Vjb25kEj0KDG1heF9kdXJhdGlvbhgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvblIMbWF4X2R1cmF0aW9uEkkKEmhlYXJ0YmVhdF9pbnRlcnZhbBgGIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvblISaGVhcnRiZWF0X2ludGVydmFsIvsBCgtTdHJlYW1FdmVudBI8CgpldmVudF90eXBlGAEgASgOMigubWVkaWFtZXNoLmFwaS5zdHJlYW0udjEuU3RyZWFtRXZlbnRUeXBlEhEKCXN0cmVhbV9pZBgCIAEoCRIPCgdub2RlX2lkGAMgASgJEhAKCHBpbl9uYW1lGAQgASgJEhAKCHNlcXVlbmNlGAUgASgEEi0KCXRpbWVzdGFtcBgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASNwoHcGF5bG9hZBgHIAEoCzImLm1lZGlhbWVzaC5hcGkuc3RyZWFtLnYxLlN0cmVhbVBheWxvYWQimwEKDVN0cmVhbVBheWxvYWQSLAoEZGF0YRgBIAEoCzIeLm1lZGlhbWVzaC5hcGkuc3RyZWFtLnYxLkNodW5rEjkKCG1ldGFkYXRhGAIgASgLMicubWVkaWFtZXNoLmFwaS5zdHJlYW0udjEuU3RyZWFtTWV0YWRhdGESIQoFZXJyb3IYAyABKAsyEi5nb29nbGUucnBjLlN0YXR1cyKFAQoOU3RyZWFtTWV0YWRhdGESFAoMdG90YWxfY2h1bmtzGAEgASgEEhMKC2NodW5rX2luZGV4GAIgASgEEhEKCW1pbWVfdHlwZRgDIAEoCRIQCghlbmNvZGluZxgEIAEoCRITCgtjb21wcmVzc2lvbhgFIAEoCRIOCgZyZWFzb24YBiABKAkiOgoJU3RyZWFtR2FwEhYKDmZpcnN0X3NlcXVlbmNlGAEgASgEEhUKDWxhc3Rfc2VxdWVuY2UYAiABKAQiKAoPU3RyZWFtSGVhcnRiZWF0EhUKDWxhc3Rfc2VxdWVuY2UYASABKAQiNAoMU3RyZWFtR29Bd2F5Eg4KBnJlYXNvbhgBIAEoCRIUCgxyZXN1bWVfdG9rZW4YAiABKAkqcwoLU3RyZWFtU3RhdGUSHAoYU1RSRUFNX1NUQVRFX1VOU1BFQ0lGSUVEEAASFQoRU1RSRUFNX1NUQVRFX0xJVkUQARIWChJTVFJFQU1fU1RBVEVfRU5ERUQQAhIXChNTVFJFQU1fU1RBVEVfRkFJTEVEEAMqrgEKDk92ZXJmbG93UG9saWN5Eh8KG09WRVJGTE9XX1BPTElDWV9VTlNQRUNJRklFRBAAEhkKFU9WRVJGTE9XX1BPTElDWV9CTE9DSxABEh8KG09WRVJGTE9XX1BPTElDWV9EUk9QX09MREVTVBACEh8KG09WRVJGTE9XX1BPTElDWV9EUk9QX05FV0VTVBADEh4KGk9WRVJGTE9XX1BPTElDWV9ESVNDT05ORUNUEAQqwQEKD1N0cmVhbUV2ZW50VHlwZRIhCh1TVFJFQU1fRVZFTlRfVFlQRV9VTlNQRUNJRklFRBAAEiIKHlNUUkVBTV9FVkVOVF9UWVBFX1NUUkVBTV9TVEFSVBABEiEKHVNUUkVBTV9FVkVOVF9UWVBFX1NUUkVBTV9EQVRBEAISIAocU1RSRUFNX0VWRU5UX1RZUEVfU1RSRUFNX0VORBADEiIKHlNUUkVBTV9FVkVOVF9UWVBFX1NUUkVBTV9FUlJPUhAEYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_google_rpc_status, file_mediamesh_api_stream_v1_chunk]);
 
 /**
  * An ordered log of events from one producer, such as a pin of an agent, to any number of subscribers.
@@ -27,42 +27,42 @@ export type Stream = Message<"mediamesh.api.stream.v1.Stream"> & {
   /**
    * Id of the stream; `open` makes it.
    *
-   * @generated from field: string stream_id = 1;
+   * @generated from field: string stream_id = 1 [json_name = "stream_id"];
    */
   streamId: string;
 
   /**
    * Workspace that it belongs to.
    *
-   * @generated from field: string workspace_id = 2;
+   * @generated from field: string workspace_id = 2 [json_name = "workspace_id"];
    */
   workspaceId: string;
 
   /**
    * Execution that it belongs to; empty for a stream of its own.
    *
-   * @generated from field: string execution_id = 3;
+   * @generated from field: string execution_id = 3 [json_name = "execution_id"];
    */
   executionId: string;
 
   /**
    * Node that it leaves; empty for a stream of its own.
    *
-   * @generated from field: string node_id = 4;
+   * @generated from field: string node_id = 4 [json_name = "node_id"];
    */
   nodeId: string;
 
   /**
    * Pin that it leaves; empty for a stream of its own.
    *
-   * @generated from field: string pin_name = 5;
+   * @generated from field: string pin_name = 5 [json_name = "pin_name"];
    */
   pinName: string;
 
   /**
    * Media type of what it carries, such as `text/plain`; empty when nothing is said.
    *
-   * @generated from field: string mime_type = 6;
+   * @generated from field: string mime_type = 6 [json_name = "mime_type"];
    */
   mimeType: string;
 
@@ -83,28 +83,28 @@ export type Stream = Message<"mediamesh.api.stream.v1.Stream"> & {
   /**
    * When it was opened.
    *
-   * @generated from field: google.protobuf.Timestamp create_time = 9;
+   * @generated from field: google.protobuf.Timestamp create_time = 9 [json_name = "create_time"];
    */
   createTime?: Timestamp | undefined;
 
   /**
    * When it ended; unset while it lives.
    *
-   * @generated from field: google.protobuf.Timestamp end_time = 10;
+   * @generated from field: google.protobuf.Timestamp end_time = 10 [json_name = "end_time"];
    */
   endTime?: Timestamp | undefined;
 
   /**
    * Sequence of the oldest event that is kept; 0 while there is none.
    *
-   * @generated from field: uint64 first_sequence = 11;
+   * @generated from field: uint64 first_sequence = 11 [json_name = "first_sequence"];
    */
   firstSequence: bigint;
 
   /**
    * Sequence of the newest event; 0 while there is none.
    *
-   * @generated from field: uint64 last_sequence = 12;
+   * @generated from field: uint64 last_sequence = 12 [json_name = "last_sequence"];
    */
   lastSequence: bigint;
 
@@ -174,35 +174,35 @@ export type StreamLimits = Message<"mediamesh.api.stream.v1.StreamLimits"> & {
   /**
    * Most events in the buffer.
    *
-   * @generated from field: uint32 max_items = 2;
+   * @generated from field: uint32 max_items = 2 [json_name = "max_items"];
    */
   maxItems: number;
 
   /**
    * Most bytes in the buffer.
    *
-   * @generated from field: uint64 max_bytes = 3;
+   * @generated from field: uint64 max_bytes = 3 [json_name = "max_bytes"];
    */
   maxBytes: bigint;
 
   /**
    * Most events a second that are accepted of the producer; more make it wait.
    *
-   * @generated from field: double max_events_per_second = 4;
+   * @generated from field: double max_events_per_second = 4 [json_name = "max_events_per_second"];
    */
   maxEventsPerSecond: number;
 
   /**
    * Longest life of the stream; 300 s when unset.
    *
-   * @generated from field: google.protobuf.Duration max_duration = 5;
+   * @generated from field: google.protobuf.Duration max_duration = 5 [json_name = "max_duration"];
    */
   maxDuration?: Duration | undefined;
 
   /**
    * Silence after which subscribers get a heartbeat; 15 s when unset.
    *
-   * @generated from field: google.protobuf.Duration heartbeat_interval = 6;
+   * @generated from field: google.protobuf.Duration heartbeat_interval = 6 [json_name = "heartbeat_interval"];
    */
   heartbeatInterval?: Duration | undefined;
 };
