@@ -15,7 +15,8 @@ from mediamesh.api.stream.v1.stream_service_pb2 import (
 )
 from mediamesh.streams.broker import Broker
 from mediamesh.streams.events import Batch
-from mediamesh.streams.log.memory import Memory, MemoryStore
+from mediamesh.streams.log.memory import MemoryStore
+from mediamesh.streams.log.valkey import ValkeyStore
 from mediamesh.streams.settings import Settings
 
 START, DATA, END, ERROR = (
@@ -27,18 +28,18 @@ START, DATA, END, ERROR = (
 
 
 @asynccontextmanager
-async def broker_over(memory=None, *, replica="one", **changes):
-    """Run a broker over a store in memory, which others may share."""
-    settings = Settings(valkey_url="", **{"ack_seconds": 0.01, "resume_seconds": 2, **changes})
-    opening = MemoryStore.open(
-        memory or Memory(),
-        replica=replica,
-        max_concurrent_streams=settings.max_concurrent_streams,
-        resume_seconds=settings.resume_seconds,
-        buffer_ttl_seconds=settings.buffer_ttl_seconds,
-        meta_ttl_seconds=settings.meta_ttl_seconds,
-    )
-    async with opening as store, Broker.running(store, settings, replica=replica) as broker:
+async def broker_over(memory=None, *, valkey_url="", replica="one", **changes):
+    """Run a broker over Valkey, or over a memory that others may share."""
+    settings = Settings(valkey_url=valkey_url, **{"ack_seconds": 0.01, "resume_seconds": 2, **changes})
+    rules = {
+        "replica": replica,
+        "max_concurrent_streams": settings.max_concurrent_streams,
+        "resume_seconds": settings.resume_seconds,
+        "buffer_ttl_seconds": settings.buffer_ttl_seconds,
+        "meta_ttl_seconds": settings.meta_ttl_seconds,
+    }
+    kept = ValkeyStore.open(valkey_url, **rules) if valkey_url else MemoryStore.open(memory, **rules)
+    async with kept as store, Broker.running(store, settings, replica=replica) as broker:
         yield broker
 
 

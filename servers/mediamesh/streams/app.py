@@ -5,13 +5,14 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from mediamesh.kit.serve import Part
 from mediamesh.streams.broker import Broker
 from mediamesh.streams.capabilities import capabilities_of
 from mediamesh.streams.http import EDGE_SERVICE, StreamEdgeServicer, register_edge
 from mediamesh.streams.log.memory import MemoryStore
+from mediamesh.streams.log.valkey import ValkeyStore
 from mediamesh.streams.service import SERVICE, StreamServicer, register
 from mediamesh.streams.settings import Settings
 
@@ -43,11 +44,21 @@ async def app(settings: Settings) -> AsyncGenerator[Part]:
 
 
 async def _store(settings: Settings, replica: str, stack: AsyncExitStack) -> StreamStore:
-    opening = MemoryStore.open(
-        replica=replica,
-        max_concurrent_streams=settings.max_concurrent_streams,
-        resume_seconds=settings.resume_seconds,
-        buffer_ttl_seconds=settings.buffer_ttl_seconds,
-        meta_ttl_seconds=settings.meta_ttl_seconds,
-    )
-    return await stack.enter_async_context(opening)
+    rules: _Rules = {
+        "replica": replica,
+        "max_concurrent_streams": settings.max_concurrent_streams,
+        "resume_seconds": settings.resume_seconds,
+        "buffer_ttl_seconds": settings.buffer_ttl_seconds,
+        "meta_ttl_seconds": settings.meta_ttl_seconds,
+    }
+    if not settings.valkey_url:
+        return await stack.enter_async_context(MemoryStore.open(**rules))
+    return await stack.enter_async_context(ValkeyStore.open(settings.valkey_url, **rules))
+
+
+class _Rules(TypedDict):
+    replica: str
+    max_concurrent_streams: int
+    resume_seconds: float
+    buffer_ttl_seconds: float
+    meta_ttl_seconds: float
