@@ -229,3 +229,18 @@ async def test_a_thousand_sockets_read_over_one_channel(streams, streams_port) -
                     await publisher.send(text(number))
                 await publisher.end()
     assert all(reader.result() == list(range(1, 12)) for reader in readers)
+
+
+async def test_a_socket_that_answers_no_ping_is_given_up(streams, streams_port) -> None:
+    opened = await streams.open()
+    async with asyncio.timeout(30), edge_server(streams_port, ping_seconds=0.1, pong_seconds=0.2) as edge:
+        reader, writer = await asyncio.open_connection("127.0.0.1", edge.port)
+        writer.write(
+            f"GET /api/v1/streams/{opened.stream_id}/ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
+            "Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+            "Sec-WebSocket-Version: 13\r\n\r\n".encode()
+        )
+        assert b" 101 " in await reader.readline()
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
