@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from contextlib import aclosing
 
 import pytest
@@ -19,6 +20,7 @@ from mediamesh.api.stream.v1.stream_service_pb2 import (
 )
 from mediamesh.streams.identity import new_id
 from mediamesh.streams.log.memory import Memory
+from mediamesh.streams.metrics import COUNTS
 from mediamesh.wire.errors import (
     FailedPrecondition,
     InvalidRequest,
@@ -430,6 +432,21 @@ async def test_who_leaves_is_sent_elsewhere_with_its_position(brokers) -> None:
     assert [heard[-2].ack.sequence, heard[-1].go_away.resume_token] == [2, "2"]
     await publish(staying, opened, [data(2), end(3)], epoch=publication.opened.epoch)
     assert await read(staying, opened, resume_token=away.resume_token) == [3]
+
+
+async def test_what_happens_is_counted(broker) -> None:
+    opened = await opened_stream(broker, overflow="drop_newest", max_items=16)
+    before = copy.deepcopy(vars(COUNTS))
+    async with broker.subscribe(SubscribeRequest(stream_id=opened.stream_id)) as subscription:
+        assert COUNTS.subscribers == before["subscribers"] + 1
+        await publish(broker, opened, [*(data(number) for number in range(1, 20)), end(20)])
+        await collect(subscription)
+    assert COUNTS.subscribers == before["subscribers"]
+    assert COUNTS.events_in == before["events_in"] + 20
+    assert COUNTS.bytes_in > before["bytes_in"]
+    assert COUNTS.events_out == before["events_out"] + 17
+    assert COUNTS.dropped["drop_newest"] == before["dropped"]["drop_newest"] + 3
+    assert COUNTS.gaps == before["gaps"] + 1
 
 
 async def test_a_tail_is_let_go_with_its_last_subscriber(broker) -> None:

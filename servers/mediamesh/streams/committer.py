@@ -168,7 +168,7 @@ class Committer:
             except Unavailable as error:
                 if self._hub.leaving or self._loop.time() > give_up:
                     raise
-                _LOG.warning("%s", error)
+                _LOG.debug("%s", error)
             await asyncio.sleep(_RETRY_SECONDS)
         if appended.outcome not in {Outcome.STORED, Outcome.FULL}:
             refused(self._stream_id, group[0].sequence, self._epoch, appended)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Hub", "no_stream"]
 
+# That the store is away is told by the server's health, once a second; hundreds of streams need not repeat it.
 _LOG = logging.getLogger(__name__)
 _RETRY_SECONDS = 0.2
 # A stream to which this replica appended so lately is fed by itself; asking the store too would read each event twice.
@@ -63,7 +64,7 @@ class Hub:
             try:
                 polled = await self._store.poll(positions)
             except Unavailable as error:
-                _LOG.warning("%s", error)
+                _LOG.debug("%s", error)
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
             for stream_id, entries in polled.entries.items():
@@ -130,7 +131,7 @@ class Hub:
         try:
             found = await self._store.load([tail.stream_id])
         except Unavailable as error:
-            _LOG.warning("%s", error)
+            _LOG.debug("%s", error)
             return
         if not found:
             raise no_stream(tail.stream_id)
@@ -146,7 +147,7 @@ class Hub:
         try:
             await self._store.wake()
         except Unavailable as error:
-            _LOG.warning("%s", error)  # the poll fails too, and takes the new tail with it when it tries again
+            _LOG.debug("%s", error)  # the poll fails too, and takes the new tail with it when it tries again
 
     def _tell(self, news: News) -> None:
         tail = self.tails.get(news.stream.stream_id)

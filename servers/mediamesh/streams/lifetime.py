@@ -67,7 +67,7 @@ async def sweep(store: StreamStore, hub: Hub, *, seconds: float) -> None:
             for stream_id in await store.overdue(_AT_ONCE):
                 await _time_out(store, hub, stream_id)
         except MeshError as error:
-            _LOG.warning("%s", error)
+            _LOG.debug("%s", error)
         await asyncio.sleep(seconds)
 
 

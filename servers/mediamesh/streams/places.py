@@ -143,7 +143,7 @@ class Places:
                 if due:
                     await self._store.place(due)
             except Unavailable as error:
-                _LOG.warning("%s", error)
+                _LOG.debug("%s", error)
                 await asyncio.sleep(min(1.0, self._seconds / 4))
 
     def _renew(self) -> None:

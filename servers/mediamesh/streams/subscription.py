@@ -81,7 +81,7 @@ class Subscription:
         self._held: Batch | None = None
         self._given = 0
         self._given_any = False
-        self._sampled = 0
+        self._sampled = _SAMPLED - 1  # the first one is
         self._done = False
         self._waiter = Waiter()
         self._loop = asyncio.get_running_loop()
