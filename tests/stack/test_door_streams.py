@@ -234,6 +234,16 @@ async def test_a_web_socket_reaches_the_server_for_web_sockets(http) -> None:
         assert len(await socket.receive_bytes()) == 2**20
 
 
+async def test_the_token_of_a_producer_is_in_no_log(door, http) -> None:
+    async with http.ws_connect("/api/v1/streams/logged/ws?publish=1&token=secret") as socket:
+        assert "secret" in await socket.receive_str()
+    async with asyncio.timeout(20):
+        while "logged" not in door.access_log.read_text():  # noqa: ASYNC110 - Envoy writes it now and then
+            await asyncio.sleep(0.1)
+    assert '"/api/v1/streams/logged/ws"' in door.access_log.read_text()
+    assert "secret" not in door.access_log.read_text()
+
+
 async def test_the_address_of_web_sockets_has_nothing_for_others(http) -> None:
     async with http.get("/api/v1/streams/abc/ws") as read:
         assert (read.status, (await read.json())["code"]) == (404, 5)
