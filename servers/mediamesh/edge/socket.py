@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.websockets import WebSocketDisconnect
 
 from mediamesh.edge.metrics import COUNTS
-from mediamesh.wire.binary_frames import pack, unpack
+from mediamesh.wire.binary_frames import unpack
 from mediamesh.wire.errors import (
     DeadlineExceeded,
     InvalidRequest,
@@ -57,28 +57,25 @@ class Socket:
         self._websocket = websocket
         self.is_gone = False
 
-    async def send(self, spelled: Any, data: bytes | None = None) -> None:
-        """Send an object, in a binary frame when bytes go beside it; wait while the other side reads too slowly.
+    async def send(self, spelled: Any) -> None:
+        """Send an object in a frame of text; waits as `send_frame` does."""
+        await self.send_frame(dumps(spelled))
 
-        Nothing happens once the other side is gone.
-        """
+    async def send_frame(self, frame: str | bytes) -> None:
+        """Send a frame; wait while the other side reads too slowly. Nothing happens once it is gone."""
         if self.is_gone:
             return
         try:
-            if data is None:
-                text = dumps(spelled)
-                await self._websocket.send_text(text)
-                size = len(text)
+            if isinstance(frame, str):
+                await self._websocket.send_text(frame)
             else:
-                frame = pack(spelled, data)
                 await self._websocket.send_bytes(frame)
-                size = len(frame)
         except (WebSocketDisconnect, RuntimeError):
             # Starlette says so by one, or when it was told already by the other.
             self.is_gone = True
             return
         COUNTS.frames_out += 1
-        COUNTS.bytes_out += size
+        COUNTS.bytes_out += len(frame)
 
     async def receive(self) -> tuple[Any, bytes | None] | None:
         """Return the next object and the bytes beside it; None when the other side is gone.

@@ -16,6 +16,7 @@ from mediamesh.edge.publishing import Publishing
 from mediamesh.edge.query import Query
 from mediamesh.edge.race import race
 from mediamesh.edge.socket import GOING_AWAY, NORMAL, BadFrame, Socket, code_of
+from mediamesh.edge.spelled import Spelled
 from mediamesh.edge.subscribing import Subscribing
 from mediamesh.wire.errors import MeshError
 from mediamesh.wire.stream_json import frame_object
@@ -47,6 +48,7 @@ class Sockets:
     def __init__(self, settings: Settings, stub: StreamServiceStub) -> None:
         self._settings = settings
         self._stub = stub
+        self._spelled = Spelled()
         self._origins = re.compile(settings.cors_origins)
         self._leaving = asyncio.Event()
         self._empty = asyncio.Event()
@@ -136,7 +138,7 @@ class Sockets:
     def _conversation(self, socket: Socket, query: Query) -> Subscribing | Publishing:
         if query.opening is not None:
             return Publishing(socket, query.opening, self._stub)
-        return Subscribing(socket, query, self._stub, patience=self._settings.patience_seconds)
+        return Subscribing(socket, query, self._stub, self._spelled, patience=self._settings.patience_seconds)
 
     async def _left(self) -> None:
         await self._leaving.wait()

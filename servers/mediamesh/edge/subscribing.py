@@ -11,7 +11,7 @@ from mediamesh.client.streams import Frame, Place, resumed
 from mediamesh.edge.race import race
 from mediamesh.edge.socket import AGAINST_RULES, BadFrame
 from mediamesh.wire.errors import InvalidRequest
-from mediamesh.wire.stream_json import event_apart, event_object, frame_object
+from mediamesh.wire.stream_json import frame_object
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mediamesh.api.stream.v1.stream_service_pb2_grpc import StreamServiceStub
     from mediamesh.edge.query import Query
     from mediamesh.edge.socket import Socket
+    from mediamesh.edge.spelled import Spelled
 
 __all__ = ["Subscribing"]
 
@@ -30,8 +31,11 @@ class Subscribing:
         position: Sequence up to which everything was sent, or told as lost.
     """
 
-    def __init__(self, socket: Socket, query: Query, stub: StreamServiceStub, *, patience: float) -> None:
+    def __init__(
+        self, socket: Socket, query: Query, stub: StreamServiceStub, spelled: Spelled, *, patience: float
+    ) -> None:
         self._socket = socket
+        self._spelled = spelled
         self._query = query
         self._stub = stub
         self._patience = patience
@@ -52,8 +56,7 @@ class Subscribing:
         async with aclosing(items):
             async for item in items:
                 if isinstance(item, StreamEvent):
-                    spelled, data = (event_object(item), None) if query.is_text else event_apart(item)
-                    await self._socket.send(spelled, data)
+                    await self._socket.send_frame(self._spelled.frame(item, is_text=query.is_text))
                     self.position = item.sequence
                 else:
                     await self._socket.send(frame_object(query.stream_id, item))

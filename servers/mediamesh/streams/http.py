@@ -10,6 +10,7 @@ OUT_OF_RANGE with ``ended`` in its metadata: after a status an EventSource stays
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -59,8 +60,9 @@ class StreamEdgeServicer:
             # At once, so that a page hears that it is connected.
             yield _body(media_type, _RETRY if media_type == SSE else b"")
             text = text_of(media_type, request.envelope, request.stream_id, after=after)
-            async for part in _spelled(subscription, text):
-                yield _body(media_type, part)
+            async with aclosing(_spelled(subscription, text)) as parts:
+                async for part in parts:
+                    yield _body(media_type, part)
 
 
 def register_edge(servicer: StreamEdgeServicer, server: grpc.aio.Server) -> None:
