@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
-
 import pytest
 
 from mediamesh.client import StreamClient, connect
-from mediamesh.edge import serve as edge
-from mediamesh.edge.settings import Settings as EdgeSettings
-from mediamesh.kit.serve import serving
-from mediamesh.stack.envoy import Door, envoy
-from mediamesh.stack.ports import free_ports
-from mediamesh.stack.process import running
-from mediamesh.stack.settings import UpSettings
-from mediamesh.streams.app import app
-from mediamesh.streams.settings import Settings
+from tests.conformance.serving import streams_door, streams_server
 from tests.conformance.transports import TRANSPORTS, Addresses
 
 BY_ITSELF = "grpc"
@@ -32,35 +22,15 @@ PUBLISHING = [_parameter(name) for name in ("grpc", "grpc-envoy", "websocket")]
 @pytest.fixture(scope="session")
 async def server(valkey_url):
     """Return the address of a streams server over a real Valkey."""
-    settings = Settings(valkey_url=valkey_url, grace_seconds=0.2, max_subscribers=1000, resume_seconds=1)
-    async with AsyncExitStack() as stack:
-        part = await stack.enter_async_context(app(settings))
-        yield f"127.0.0.1:{await stack.enter_async_context(serving(settings, part))}"
+    async with streams_server(valkey_url) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")
 async def door(server, tmp_path_factory):
     """Return the address of a real Envoy before it."""
-    folder = tmp_path_factory.mktemp("door")
-    port, admin_port = free_ports(2)
-    host, _, server_port = server.partition(":")
-    async with AsyncExitStack() as stack:
-        sockets = await stack.enter_async_context(edge.serving(EdgeSettings(streams_address=server, grace_seconds=0.2)))
-        program = envoy(
-            Door(
-                host="127.0.0.1",
-                port=port,
-                admin_port=admin_port,
-                servers={"streams": [(host, int(server_port))]},
-                edge=[(host, sockets)],
-                template=UpSettings().envoy_template,
-                folder=folder,
-                access_log=folder / "access.jsonl",
-                web=folder / "no-web",
-            )
-        )
-        await stack.enter_async_context(running(program, folder / "envoy.log"))
-        yield f"127.0.0.1:{port}"
+    async with streams_door(server, tmp_path_factory.mktemp("door")) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")

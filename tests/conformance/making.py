@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Any
 
 from mediamesh.api.stream.v1.chunk_pb2 import Chunk, TextContent
-from mediamesh.api.stream.v1.stream_pb2 import StreamEvent, StreamGap, StreamLimits
+from mediamesh.api.stream.v1.stream_pb2 import StreamLimits
 from mediamesh.client import StreamClient
 from mediamesh.client.streams import is_last
 
@@ -41,9 +42,9 @@ def text(words: str) -> Chunk:
     return Chunk(content=TextContent(text=words))
 
 
-async def read(transport, stream_id: str, *, most: int | None = None, **options) -> list[StreamEvent | StreamGap]:
-    """Return what a reader gets until the end of the stream, or so many."""
-    found: list[StreamEvent | StreamGap] = []
+async def read(transport, stream_id: str, *, most: int | None = None, **options) -> list[Any]:
+    """Return the events and gaps that a reader gets until the end of the stream, or so many."""
+    found: list[Any] = []
     async with asyncio.timeout(60), aclosing(transport.subscribe(stream_id, **options)) as items:
         async for item in items:
             found.append(item)

@@ -44,9 +44,11 @@ class Transport(Protocol):
         patience: float = 60.0,
     ) -> AsyncGenerator[StreamEvent | StreamGap]:
         """Yield events and gaps as `StreamClient.subscribe` does."""
+        ...
 
     async def heartbeat(self, stream_id: str, after: int) -> int:
         """Read from a position until the first heartbeat; return the sequence that it tells."""
+        ...
 
 
 class Publishes(Transport, Protocol):
@@ -56,6 +58,7 @@ class Publishes(Transport, Protocol):
         self, stream_id: str, publish_token: str, *, producer_id: str = "", epoch: int = 0
     ) -> AbstractAsyncContextManager[Publisher]:
         """Publish as `StreamClient.publish` does."""
+        ...
 
 
 class Grpc(StreamClient):

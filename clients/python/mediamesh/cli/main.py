@@ -9,6 +9,9 @@ from mediamesh.cli.flow import agents, check
 from mediamesh.cli.run import run
 from mediamesh.cli.serve import serve
 from mediamesh.cli.settings import settings
+from mediamesh.cli.stream_list import list_streams
+from mediamesh.cli.stream_publish import publish
+from mediamesh.cli.stream_tail import tail
 from mediamesh.cli.up import up
 
 __all__ = ["app"]
@@ -28,6 +31,11 @@ app.command()(demo)
 app.command()(settings)
 flow.command()(check)
 app.add_typer(flow, name="flow")
+stream = typer.Typer(help="Publish to streams, read and list them.", no_args_is_help=True)
+stream.command()(publish)
+stream.command()(tail)
+stream.command("list")(list_streams)
+app.add_typer(stream, name="stream")
 
 if __name__ == "__main__":
     app()
