@@ -83,7 +83,9 @@ def _wrap(handler: Handler, method: str) -> Handler:
     behaviour = getattr(handler, shape)
     guard = _guard_stream if handler.response_streaming else _guard_unary
     make = getattr(grpc, f"{shape}_rpc_method_handler")
-    accept = _checked_stream if handler.request_streaming else _checked
+    accept: Callable[[Any], Any] = _checked_stream if handler.request_streaming else checked
+    if handler.request_deserializer is None:
+        accept = _unchecked
     wrapped: Handler = make(guard(behaviour, accept, method), handler.request_deserializer, handler.response_serializer)
     return wrapped
 
@@ -182,14 +184,14 @@ def checked(request: Message) -> Message:
     return request
 
 
-def _checked(request: Message | bytes) -> Message | bytes:
+def _unchecked(request: Any) -> Any:
     # A method without a deserializer parses, and checks, for itself.
-    return request if isinstance(request, bytes) else checked(request)
+    return request
 
 
-async def _checked_stream(requests: AsyncIterator[Message | bytes]) -> AsyncIterator[Message | bytes]:
+async def _checked_stream(requests: AsyncIterator[Message]) -> AsyncIterator[Message]:
     async for request in requests:
-        yield _checked(request)
+        yield checked(request)
 
 
 def _invalid(error: protovalidate.ValidationError) -> InvalidRequest:

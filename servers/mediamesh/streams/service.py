@@ -7,10 +7,17 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import grpc
+from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
 from mediamesh.api.stream.v1 import stream_service_pb2 as pb
-from mediamesh.api.stream.v1.stream_pb2 import StreamGap, StreamGoAway, StreamHeartbeat
+from mediamesh.api.stream.v1.stream_pb2 import (
+    STREAM_EVENT_TYPE_STREAM_DATA,
+    StreamGap,
+    StreamGoAway,
+    StreamHeartbeat,
+)
+from mediamesh.kit.boundary import checked
 from mediamesh.streams.events import Batch
 from mediamesh.wire.errors import InvalidRequest, MeshError
 
@@ -25,12 +32,15 @@ if TYPE_CHECKING:
 
     Context = grpc.aio.ServicerContext[Any, Any]
 
-__all__ = ["SERVICE", "StreamServicer", "register"]
+__all__ = ["SERVICE", "StreamServicer", "frame_of", "is_plain", "register"]
 
 _DESCRIPTOR = pb.DESCRIPTOR.services_by_name["StreamService"]
 SERVICE = _DESCRIPTOR.full_name
-# This one gives the bytes of its responses, which were spelled once for all subscribers.
-_SUBSCRIBE = "Subscribe"
+# The one gives the bytes of its responses, which were spelled once for all subscribers; the other takes bytes, as it
+# knows which frames need no checking.
+_SUBSCRIBE, _PUBLISH = "Subscribe", "Publish"
+_SURE_CHARACTERS = 65_536 // 4
+_SURE_SOURCE = 256
 
 
 class StreamServicer:
@@ -44,9 +54,7 @@ class StreamServicer:
         """Open a stream."""
         return await self._broker.open(request)
 
-    async def Publish(
-        self, requests: AsyncIterator[pb.PublishRequest], context: Context
-    ) -> AsyncGenerator[pb.PublishResponse]:
+    async def Publish(self, requests: AsyncIterator[bytes], context: Context) -> AsyncGenerator[pb.PublishResponse]:
         """Take the events of a producer, and tell what becomes of them."""
         opening = await _opening(requests)
         async with self._broker.publish(opening) as publication:
@@ -104,26 +112,29 @@ def _handler(servicer: StreamServicer, method: MethodDescriptor) -> grpc.RpcMeth
     answers = "stream" if method.server_streaming else "unary"
     make = getattr(grpc, f"{asks}_{answers}_rpc_method_handler")
     request, response = GetMessageClass(method.input_type), GetMessageClass(method.output_type)
+    deserializer = None if method.name == _PUBLISH else request.FromString
     serializer = None if method.name == _SUBSCRIBE else response.SerializeToString
-    handler: grpc.RpcMethodHandler[Any, Any] = make(getattr(servicer, method.name), request.FromString, serializer)
+    handler: grpc.RpcMethodHandler[Any, Any] = make(getattr(servicer, method.name), deserializer, serializer)
     return handler
 
 
-async def _opening(requests: AsyncIterator[pb.PublishRequest]) -> pb.PublishOpen:
-    async for request in requests:
+async def _opening(requests: AsyncIterator[bytes]) -> pb.PublishOpen:
+    async for data in requests:
+        request = frame_of(data)
         if request.WhichOneof("frame") == "open":
             return request.open
         break
     raise InvalidRequest.of_field("open", "must be the first frame")
 
 
-async def _feed(requests: AsyncIterator[pb.PublishRequest], publication: Publication, stream_id: str) -> None:
+async def _feed(requests: AsyncIterator[bytes], publication: Publication, stream_id: str) -> None:
     """Hand the frames of a producer to its publication; what is wrong with one ends the publication."""
     sequence = publication.opened.last_sequence
     try:
-        async for request in requests:
-            await publication.put([_event(request)])
-            sequence = request.event.sequence
+        async for data in requests:
+            event = _event(frame_of(data))
+            await publication.put([event])
+            sequence = event.sequence
     except MeshError as error:
         error.metadata.setdefault("stream_id", stream_id)
         error.metadata.setdefault("sequence", str(sequence + 1))
@@ -132,6 +143,40 @@ async def _feed(requests: AsyncIterator[pb.PublishRequest], publication: Publica
         publication.fail(error)
     else:
         publication.finish()
+
+
+def frame_of(data: bytes) -> pb.PublishRequest:
+    """Return a frame of a producer that keeps the rules of its fields.
+
+    Raises:
+        InvalidRequest: it breaks some, or is none.
+    """
+    try:
+        request = pb.PublishRequest.FromString(data)
+    except DecodeError:
+        raise InvalidRequest.of_field("frame", "must be a PublishRequest") from None
+    if not is_plain(request):
+        checked(request)
+    return request
+
+
+def is_plain(request: pb.PublishRequest) -> bool:
+    """Return whether a frame is a piece of text and nothing else, and so short that it breaks no rule of a field.
+
+    Most frames are; asking protovalidate takes a tenth of all the time that an event costs.
+    """
+    event = request.event
+    payload = event.payload
+    chunk = payload.data
+    return (
+        chunk.WhichOneof("payload") == "content"
+        and event.event_type == STREAM_EVENT_TYPE_STREAM_DATA
+        and event.sequence > 0
+        and len(chunk.content.text) <= _SURE_CHARACTERS
+        and len(chunk.source) <= _SURE_SOURCE
+        and not payload.HasField("metadata")
+        and not payload.HasField("error")
+    )
 
 
 def _event(request: pb.PublishRequest) -> pb.PublishEvent:
