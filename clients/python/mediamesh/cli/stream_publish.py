@@ -37,8 +37,8 @@ def publish(
 ) -> None:
     """Publish standard input or a file, through breaks of the connection; exit 0 when all of it is stored.
 
-    Prints the id, the address and the token of a new stream. With --stream and --token, a file goes on where an earlier
-    try left it.
+    Prints the id of a new stream; its address and its token are told on standard error. With --stream and --token, a
+    file goes on where an earlier try left it.
     """
     if bool(stream) != bool(token):
         raise typer.BadParameter("--stream and --token go together")
@@ -64,7 +64,9 @@ async def _publish(
         if not stream_id:
             opened = await mesh.streams.open(workspace_id=workspace, execution_id=execution, mime_type=known)
             stream_id, token = opened.stream_id, opened.publish_token
-            _tell(stream=stream_id, url=opened.ws_url, token=token)
+            sys.stdout.write(f"{stream_id}\n")
+            sys.stdout.flush()
+            _note(f"url {opened.ws_url}\ntoken {token}")
         async with mesh.streams.publish(stream_id, token) as publisher:
             # The start is event 1, and the first piece event 2.
             done = max(0, publisher.last_sequence - 1)
@@ -75,13 +77,11 @@ async def _publish(
             else:
                 await _send_lines(publisher)
             last = await publisher.end()
-    Console(stderr=True).print(f"Stored {last} events of stream {stream_id}.", highlight=False, soft_wrap=True)
+    _note(f"Stored {last} events of stream {stream_id}.")
 
 
-def _tell(**facts: str) -> None:
-    for name, value in facts.items():
-        sys.stdout.write(f"{name} {value}\n")
-    sys.stdout.flush()
+def _note(text: str) -> None:
+    Console(stderr=True).print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 async def _send_file(publisher: Publisher, pieces: FilePieces, done: int) -> None:
