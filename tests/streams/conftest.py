@@ -69,3 +69,9 @@ async def store(open_store):
 async def replicas(open_store):
     """Return two stores of the same streams."""
     return await open_store(replica="a"), await open_store(replica="b")
+
+
+@pytest.fixture
+def empty_valkey_url(empty_valkey):
+    """Return the same address to a test that runs loops of its own."""
+    return empty_valkey

@@ -66,11 +66,12 @@ async def standing(store, stream_id):
     return stored
 
 
-async def again(ask):
-    """Yield answers until one is right."""
+async def until(right, ask):
+    """Ask until the answer is right, and return it."""
     async with asyncio.timeout(20):
         while True:
-            yield await ask()
+            if right(answer := await ask()):
+                return answer
             await asyncio.sleep(0.02)
 
 
@@ -256,9 +257,7 @@ class TestOverflow:
         store = await open_store(resume_seconds=0.3)
         stream_id = await produced(store, BLOCK, items=2)
         assert (await put(store, stream_id, 1, 3)).outcome is Outcome.FULL
-        async for appended in again(lambda: put(store, stream_id, 3, 3)):
-            if appended.outcome is not Outcome.FULL:
-                break
+        await until(lambda appended: appended.outcome is Outcome.STORED, lambda: put(store, stream_id, 3, 3))
         assert await sequences(store, stream_id) == [2, 3]
 
     async def test_block_forgets_a_reader_that_gave_its_place_up(self, store):
@@ -403,15 +402,11 @@ class TestEnding:
         store = await open_store(buffer_ttl_seconds=0.2, meta_ttl_seconds=1)
         stream_id = await produced(store)
         await put(store, stream_id, 1, 3, end=StreamEnd(reason="stop"))
-        async for stored in again(lambda: standing(store, stream_id)):
-            if not stored.readable:
-                break
+        stored = await until(lambda stored: not stored.readable, lambda: standing(store, stream_id))
         assert (stored.stream.first_sequence, stored.stream.last_sequence) == (0, 3)
         assert await store.read(stream_id, 0, items=9, size=NEVER) is None
         assert (await put(store, stream_id, 3, 3)).outcome is Outcome.STORED
-        async for found in again(lambda: store.load([stream_id])):
-            if not found:
-                break
+        await until(lambda found: not found, lambda: store.load([stream_id]))
         assert await store.page("w") == []
 
 
@@ -546,10 +541,7 @@ class TestPages:
 class TestLooking:
     async def test_a_stream_that_lives_too_long_is_due_until_it_ends(self, store):
         due, _ = await produced(store, seconds=0.05), await created(store)
-        async for found in again(lambda: store.overdue(10)):
-            if found:
-                break
-        assert found == [due]
+        assert await until(bool, lambda: store.overdue(10)) == [due]
         await put(store, due, 1, 1, epoch=0, end=StreamEnd(reason="timeout"))
         assert await store.overdue(10) == []
         assert await store.live() == 1

@@ -44,14 +44,15 @@ class Lane:
             most: Most commands in a batch.
         """
         lane = cls(Link(url, scripts=scripts), most=most)
-        async with asyncio.TaskGroup() as group:
-            running = group.create_task(lane._run())
-            try:
-                yield lane
-            finally:
-                running.cancel()
-                lane._fail(lane._drained(), Unavailable("The store of streams is closed."))
-        await lane._link.close()
+        # Not in a group, which would put what the block raises into a group too.
+        running = asyncio.create_task(lane._run())
+        try:
+            yield lane
+        finally:
+            running.cancel()
+            await asyncio.wait([running])
+            lane._fail(lane._queue, Unavailable("The store of streams is closed."))
+            await lane._link.close()
 
     def call(self, *words: bytes | str | float) -> asyncio.Future[Any]:
         """Queue a command.
@@ -96,7 +97,7 @@ class Lane:
 
         try:
             await self._link.exchange([command for command, _ in batch], take, seconds=_BATCH_SECONDS, teach=again)
-        except Unavailable as error:
+        except Exception as error:  # noqa: BLE001 - those who wait get it, and the next batch has to go on
             self._fail(batch, error)
         except asyncio.CancelledError:
             self._fail(batch, Unavailable("The store of streams is closed."))
@@ -106,12 +107,7 @@ class Lane:
                 await self._exchange(unknown, again=True)
 
     @staticmethod
-    def _fail(batch: Iterable[_Item], error: Unavailable) -> None:
+    def _fail(batch: Iterable[_Item], error: Exception) -> None:
         for _, answer in batch:
             if not answer.done():
                 answer.set_exception(error)
-
-    def _drained(self) -> list[_Item]:
-        drained = list(self._queue)
-        self._queue.clear()
-        return drained

@@ -63,7 +63,7 @@ class Link:
                     take(index, await self._reply())
         except (RedisError, OSError) as error:
             await self.close()
-            raise Unavailable(f"The store of streams (Valkey) cannot be reached: {error or 'too slow'}") from error
+            raise Unavailable(f"The store of streams (Valkey) cannot be reached: {str(error) or 'too slow'}") from error
         except BaseException:
             # Replies are still to come on it.
             await self.close()

@@ -249,5 +249,7 @@ class ValkeyStore:
 
     async def _tell_end(self, stream_id: str) -> None:
         for stored in await self.load([stream_id]):
+            if not stored.stream.HasField("end"):
+                continue  # what was to end it had another event's sequence
             stream = stored.stream.SerializeToString()
             await self._writes.call(*_TELL, LIVE, NEWS, stream_id, self._news_kept, stream, self._replica)
