@@ -46,7 +46,7 @@ class Program:
     needs: Sequence[str] = ()
     before_stop: Callable[[], Awaitable[None]] | None = None
     is_quiet: bool = False
-    ready_seconds: float = 30.0
+    ready_seconds: float = 60.0
     stop_seconds: float = 8.0
 
 

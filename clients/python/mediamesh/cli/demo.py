@@ -24,7 +24,7 @@ from mediamesh.wire.shipped import shipped
 __all__ = ["MeshProcess", "demo", "mesh_up"]
 
 EXAMPLES = shipped("clients/examples")
-_READY_SECONDS = 60.0
+_READY_SECONDS = 90.0
 _STOP_SECONDS = 30.0
 
 
@@ -69,7 +69,7 @@ def mesh_up(data: Path, **environment: str) -> Generator[MeshProcess]:
         environment: Variables on top of this process's own.
 
     Raises:
-        RuntimeError: it ended or was not ready within a minute; the text ends with its last lines.
+        RuntimeError: it ended or was not ready within 90 seconds; the text ends with its last lines.
     """
     # Only here: a client can do without all that a mesh is made of.
     from mediamesh.stack.ports import free_ports  # noqa: PLC0415
