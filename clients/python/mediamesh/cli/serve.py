@@ -11,7 +11,7 @@ __all__ = ["serve"]
 
 
 def serve(
-    names: Annotated[list[str], typer.Argument(help="Any of media, inference, agents, orchestrator.")],
+    names: Annotated[list[str], typer.Argument(help="Any of media, inference, agents, streams, orchestrator.")],
 ) -> None:
     """Serve the named servers on one port until SIGTERM; the settings of the first say where."""
     if importlib.util.find_spec("mediamesh.kit") is None or importlib.util.find_spec("grpc_health") is None:
