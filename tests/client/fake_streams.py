@@ -71,7 +71,7 @@ class FakeStreams(StreamServiceServicer):
         self.hold.set()
         self.epoch = 0
 
-    async def Subscribe(self, request, context):
+    async def Subscribe(self, request, context) -> AsyncGenerator[Any]:
         self.read.append(pb.SubscribeRequest.FromString(request.SerializeToString()))
         try:
             for frame in self.reads.popleft():
@@ -81,7 +81,7 @@ class FakeStreams(StreamServiceServicer):
         finally:
             self.left.set()
 
-    async def Publish(self, request_iterator, context):
+    async def Publish(self, request_iterator, context) -> AsyncGenerator[Any]:
         requests = aiter(request_iterator)
         opening = (await anext(requests)).open
         self.opened.append(opening)

@@ -114,9 +114,9 @@ async def test_a_fenced_producer_is_told_wherever_it_waits(fake, streams) -> Non
         async with streams.publish("s", "t") as publisher:
             await publisher.send(text("a"))
             await publisher.send(text("b"))
-            await publisher.flush()
-    with pytest.raises(FailedPrecondition, match="epoch 2"):
-        await publisher.send(text("c"))
+            with pytest.raises(FailedPrecondition, match="epoch 2"):
+                await publisher.flush()
+            await publisher.send(text("c"))
     assert len(fake.opened) == 1
 
 

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
+from mediamesh.wire.stream_json import event_object
 from tests.conformance.making import make, read
 from tests.conformance.transports import TRANSPORTS, Addresses
 
@@ -35,5 +36,6 @@ async def test_every_transport_tells_the_same_events(streams, server, door) -> N
     told = []
     for transport in TRANSPORTS.values():
         async with transport(Addresses(server, door)) as opened:
-            told.append(await read(opened, made.stream_id))
+            # As JSON, which does not tell a payload that is empty from one that is not there.
+            told.append([event_object(item) for item in await read(opened, made.stream_id)])
     assert told.count(told[0]) == len(told)
