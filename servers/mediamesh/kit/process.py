@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import logging
 import sys
 from contextlib import AsyncExitStack
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from mediamesh.kit.logs import configure_logs
@@ -15,7 +17,7 @@ from mediamesh.kit.settings import CommonSettings, ServerSettings, SettingsError
 from mediamesh.kit.telemetry import telemetry
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from mediamesh.kit.serve import Part
 
@@ -37,8 +39,11 @@ def main(*names: str) -> None:
         sys.stderr.write(f"{error}\n")
         sys.exit(2)
     configure_logs(common)
-    with telemetry(names[0], common, host=settings[0].host, metrics_port=settings[0].metrics_port):
-        asyncio.run(_serve(names, settings))
+    with (
+        telemetry(names[0], common, host=settings[0].host, metrics_port=settings[0].metrics_port),
+        asyncio.Runner(loop_factory=_loop_factory(settings[0])) as runner,
+    ):
+        runner.run(_serve(names, settings))
 
 
 async def _serve(names: Sequence[str], settings: Sequence[ServerSettings]) -> None:
@@ -49,8 +54,17 @@ async def _serve(names: Sequence[str], settings: Sequence[ServerSettings]) -> No
             parts.append(await stack.enter_async_context(module.app(own)))
         port = await stack.enter_async_context(serving(settings[0], *parts))
         _LOG.info("%s on %s:%d", " + ".join(names), settings[0].host, port)
+        # What is there now stays. A collection that looked at it too would hold up every call for tens of milliseconds.
+        gc.freeze()
         await until_signalled()
         _LOG.info("draining for at most %g s", settings[0].grace_seconds)
+
+
+def _loop_factory(settings: ServerSettings) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if settings.event_loop == "uvloop" and find_spec("uvloop"):
+        loop: Callable[[], asyncio.AbstractEventLoop] = importlib.import_module("uvloop").new_event_loop
+        return loop
+    return None
 
 
 def _settings(name: str) -> ServerSettings:

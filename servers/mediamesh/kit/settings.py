@@ -130,6 +130,9 @@ class ServerSettings(Settings):
         le=1 << 24,
         description="Bytes taken from each stream before they are read; unset lets gRPC choose, up to megabytes.",
     )
+    event_loop: Literal["asyncio", "uvloop"] = Field(
+        default="asyncio", description="Loop of the process; uvloop where it is installed."
+    )
     reflection: bool = Field(default=True, description="Whether the server tells about the services of the mesh.")
 
 
