@@ -65,7 +65,7 @@ async def app(settings: Settings) -> AsyncGenerator[Part]:
 
 async def _store(settings: Settings, stack: AsyncExitStack) -> Store:
     replica = secrets.token_hex(8)
-    if not settings.valkey_url:
+    if settings.valkey_url in {"", "memory"}:
         return MemoryStore(
             Memory(), replica=replica, ttl_seconds=settings.log_ttl_seconds, lease_seconds=settings.lease_seconds
         )

@@ -23,7 +23,7 @@ class Settings(FeatureSettings):
 
     valkey_url: str = Field(
         default="redis://127.0.0.1:6379/0",
-        description="Where logs of runs are kept; empty keeps them in memory, for one replica and until it stops.",
+        description="Where logs of runs are kept; `memory` keeps them here, for one replica and until it stops.",
     )
     media_address: str = Field(default="127.0.0.1:50051", description="The media server, host:port.")
     agent_addresses: list[str] = Field(

@@ -51,7 +51,7 @@ async def _store(settings: Settings, replica: str, stack: AsyncExitStack) -> Str
         "buffer_ttl_seconds": settings.buffer_ttl_seconds,
         "meta_ttl_seconds": settings.meta_ttl_seconds,
     }
-    if not settings.valkey_url:
+    if settings.valkey_url in {"", "memory"}:
         return await stack.enter_async_context(MemoryStore.open(**rules))
     return await stack.enter_async_context(ValkeyStore.open(settings.valkey_url, **rules))
 

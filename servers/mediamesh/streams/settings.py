@@ -21,7 +21,7 @@ class Settings(FeatureSettings):
     )
     valkey_url: str = Field(
         default="redis://127.0.0.1:6379/0",
-        description="Where streams are kept; empty keeps them in memory, for one replica and until it stops.",
+        description="Where streams are kept; `memory` keeps them here, for one replica and until it stops.",
     )
     public_url: str = Field(
         default="ws://127.0.0.1:8080", description="Where clients find the door, for the ws_url of a stream."
