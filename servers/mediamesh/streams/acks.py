@@ -38,25 +38,28 @@ class Acks:
         self._closed = False
         self._failure: Exception | None = None
         self._loop = asyncio.get_running_loop()
-        self._changed = asyncio.Event()
+        self._waiter: asyncio.Future[None] | None = None
+        self._rests = False
 
     def acknowledge(self, sequence: int, window: PublishWindow) -> None:
         """Note that all events up to this one are dealt with."""
         self.acknowledged = sequence
         self._window = window
-        self._changed.set()
+        # While the moment after an acknowledgement lasts there is nothing to do: its timer wakes who waits.
+        if not self._rests or sequence - self._told >= _MOST_UNTOLD:
+            self._wake()
 
     def repeat(self) -> None:
         """Tell the newest acknowledgement again: the producer sent an event that is stored already."""
         self._again = True
-        self._changed.set()
+        self._wake()
 
     def note(self, notice: PolicyNotice) -> None:
         """Tell what the policy does; of notices that nobody takes the oldest go."""
         if len(self._notices) >= _KEPT_NOTICES:
             self._notices.popleft()
         self._notices.append(PublishResponse(notice=notice))
-        self._changed.set()
+        self._wake()
 
     def go_away(self, go_away: StreamGoAway) -> None:
         """Say that the server goes, after everything that is acknowledged, and end."""
@@ -68,7 +71,7 @@ class Acks:
         """End, with an error perhaps, when everything is told."""
         if not self._closed:
             self._closed, self._failure = True, failure
-            self._changed.set()
+            self._wake()
 
     async def next(self) -> PublishResponse:
         """Return what is to be told next.
@@ -98,9 +101,17 @@ class Acks:
         return PublishAck(sequence=self.acknowledged, window=self._window)
 
     async def _until_changed(self, seconds: float | None) -> None:
-        self._changed.clear()
+        # By hand: an event and a timeout for each acknowledgement cost more than all else about it.
+        waiter = self._waiter = self._loop.create_future()
+        self._rests = seconds is not None
+        timer = None if seconds is None else self._loop.call_later(seconds, self._wake)
         try:
-            async with asyncio.timeout(seconds):
-                await self._changed.wait()
-        except TimeoutError:
-            return
+            await waiter
+        finally:
+            self._waiter, self._rests = None, False
+            if timer is not None:
+                timer.cancel()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
