@@ -18,6 +18,7 @@ from mediamesh.client.edges.ndjson import NdjsonStreams
 from mediamesh.client.edges.sse import SseStreams
 from mediamesh.client.edges.websocket import WebSocketStreams
 from mediamesh.wire.errors import MeshError
+from tests.chaos.checker import faults
 from tests.chaos.history import History
 from tests.chaos.producers import produce
 from tests.chaos.readers import Source, bare, bare_channel, read
@@ -84,12 +85,18 @@ class Load:
                 self._begin(group, await task)
 
     def _begin(self, group: asyncio.TaskGroup, opened: OpenStreamResponse) -> None:
-        group.create_task(produce(self._history, self._mesh.streams, opened, events=self._events, pause=self._pause))
+        group.create_task(self._produce(opened))
         for edge in self._edges:
             source = self._source(edge, opened.stream_id)
             group.create_task(
                 read(self._history, opened.stream_id, source, client=f"reader {edge}", edge=edge, watch=self._count)
             )
+
+    async def _produce(self, opened: OpenStreamResponse) -> None:
+        await produce(self._history, self._mesh.streams, opened, events=self._events, pause=self._pause)
+        # Its readers would wait for an end that never comes.
+        failed = [one.note for one in self._history.of("failed") if one.client == "producer"]
+        assert not failed, failed[0]
 
     def _source(self, edge: str, stream_id: str) -> Source:
         via = self._edges[edge]
@@ -131,6 +138,7 @@ async def loaded(
     events: int,
     pause: float,
     edges: Sequence[str] = GRPC,
+    seconds: float = 120,
 ) -> AsyncGenerator[Load]:
     """Run streams beside a block, and wait for their ends after it.
 
@@ -141,6 +149,10 @@ async def loaded(
         events: How many chunks in each.
         pause: Seconds between two of a stream.
         edges: Over what each stream is read.
+        seconds: How long all of it may take.
+
+    Raises:
+        AssertionError: it took longer; says what is wrong with the history until then.
     """
     async with Mesh(door) as mesh, AsyncExitStack() as stack:
         makers: dict[str, Callable[[], Any]] = {
@@ -156,10 +168,13 @@ async def loaded(
                 await stack.enter_async_context(via)
         load = Load(history, mesh, opened, events, pause)
         load.expected = len(edges) * streams * (events + 2)
-        async with asyncio.TaskGroup() as group:
-            watching = group.create_task(load.watch())
-            async with asyncio.TaskGroup() as work:
-                work.create_task(load.run(streams))
-                yield load
-            await load.check_watched(streams)
-            watching.cancel()
+        try:
+            async with asyncio.timeout(seconds), asyncio.TaskGroup() as group:
+                watching = group.create_task(load.watch())
+                async with asyncio.TaskGroup() as work:
+                    work.create_task(load.run(streams))
+                    yield load
+                await load.check_watched(streams)
+                watching.cancel()
+        except TimeoutError:
+            raise AssertionError(f"not done after {seconds:g} s:\n" + "\n".join(faults(history)[:20])) from None

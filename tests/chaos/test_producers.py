@@ -90,10 +90,10 @@ async def take_over(
 
 
 @asynccontextmanager
-async def readers(history, mesh, opened):
-    """Have two readers of a stream, who end with it."""
+async def readers(history, mesh, opened, *names):
+    """Have readers of a stream, who end with it; two when no name is said."""
     async with asyncio.TaskGroup() as group:
-        for name in ("one", "two"):
+        for name in names or ("one", "two"):
             group.create_task(
                 read(
                     history,
@@ -175,6 +175,36 @@ async def test_a_producer_that_comes_back_with_its_epoch_goes_on(cluster, histor
                 again = Producing(history, publisher, "same")
                 await again.send("back again")
                 await again.end()
+    verify()
+
+
+async def test_what_a_frozen_server_holds_is_fenced_when_it_wakes_up(cluster, history, verify) -> None:
+    """The zombie is a server: it hangs with events of the first producer, while another takes over elsewhere."""
+    here, there = (f"127.0.0.1:{cluster.ports[name]}" for name in ("streams-0", "streams-1"))
+    async with Mesh(here) as frozen, Mesh(there) as other:
+        opened = await other.streams.open()
+
+        async def be_fenced() -> FailedPrecondition:
+            with pytest.raises(FailedPrecondition) as raised:
+                async with frozen.streams.publish(opened.stream_id, opened.publish_token) as publisher:
+                    first = Producing(history, publisher, "first")
+                    await first.start()
+                    while True:
+                        await first.send(f"first after {publisher.last_sequence}")
+                        await asyncio.sleep(0.002)
+            return raised.value
+
+        async with (
+            readers(history, frozen, opened, "frozen"),
+            readers(history, other, opened, "other"),
+            asyncio.TaskGroup() as group,
+        ):
+            fenced = group.create_task(be_fenced())
+            await until(lambda: bool(history.of("acknowledged")))
+            freezing = group.create_task(cluster.replicas[0].freeze(3))
+            await take_over(history, other, opened)
+            await freezing
+        assert fenced.result().metadata["stream_id"] == opened.stream_id
     verify()
 
 

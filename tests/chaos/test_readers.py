@@ -78,6 +78,24 @@ async def test_block_holds_the_producer_until_the_reader_goes_on(cluster, histor
     verify()
 
 
+async def test_block_holds_through_the_death_of_servers_and_store(tmp_path, history, verify) -> None:
+    limits = StreamLimits(overflow=stream_pb2.OVERFLOW_POLICY_BLOCK, max_items=SMALL_ITEMS, max_bytes=MIB)
+    publishers: list[Publisher] = []
+    async with cluster_up(tmp_path, fsync="always", resume_seconds=60) as cluster, Mesh(cluster.door) as mesh:
+        opened = await mesh.streams.open(limits=limits)
+        async with a_stopped_reader(history, cluster, opened) as (stop, _), asyncio.TaskGroup() as group:
+            group.create_task(
+                produce(history, mesh.streams, opened, events=EVENTS, size=CHUNK, watch=publishers.append)
+            )
+            await stop.has_stopped.wait()
+            await until(lambda: bool(publishers) and publishers[0].is_blocked)
+            for part in (*cluster.replicas, cluster.valkey):
+                await part.restart()
+            stop.go_on()
+    assert len(history.of("completed")) == 1
+    verify()
+
+
 async def test_drop_oldest_lets_the_producer_go_on_and_tells_the_reader(cluster, history, verify) -> None:
     limits = StreamLimits(overflow=stream_pb2.OVERFLOW_POLICY_DROP_OLDEST, max_items=SMALL_ITEMS, max_bytes=MIB)
     async with Mesh(cluster.door) as mesh:
