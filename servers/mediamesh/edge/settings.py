@@ -30,7 +30,7 @@ class Settings(BaseSettings):
         default=_LOCAL_ORIGINS,
         description="Regular expression of the origins whose pages may open sockets, beside those of the door itself.",
     )
-    max_sockets: int = Field(default=1000, ge=1, le=100_000, description="Sockets at once; the next is refused.")
+    max_sockets: int = Field(default=2500, ge=1, le=100_000, description="Sockets at once; the next is refused.")
     max_frame_bytes: int = Field(
         default=4 * 1024 * 1024, ge=1024, le=32 * 1024 * 1024, description="Largest frame accepted."
     )
