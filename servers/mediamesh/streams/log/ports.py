@@ -180,11 +180,13 @@ class StreamStore(Protocol):
 
     async def load(self, stream_ids: Sequence[str]) -> list[Stored]:
         """Return the streams that there are, in the order of the ids; those that there are not are left out."""
+        ...
 
     async def page(
         self, workspace_id: str, *, execution_id: str = "", live_only: bool = False, before: str = "", limit: int = 50
     ) -> list[Stored]:
         """Return streams of a workspace, newest first, that were opened before the stream with the id ``before``."""
+        ...
 
     async def take(self, stream_id: str, producer_id: str, epoch: int) -> Appended:
         """Give a producer the right to append.
@@ -192,21 +194,25 @@ class StreamStore(Protocol):
         An epoch of 0 takes the next one. One above that which holds takes over and tells the news; the one that holds
         is right for the producer that has it already. Outcomes: STORED, FENCED, ENDED, GONE.
         """
+        ...
 
     async def append(self, append: Append) -> Appended:
         """Append events, at once and all that fit; applies the bounds and the policy of the stream.
 
         The end of a stream is told in the news.
         """
+        ...
 
     async def read(self, stream_id: str, after: int, *, items: int, size: int) -> Page | None:
         """Return events after a position, at most so many and of about so many bytes; None when the log is gone."""
+        ...
 
     async def poll(self, positions: Mapping[str, int]) -> Polled:
         """Wait a second or two for events after the positions of streams, and for news since the last call.
 
         One call at a time. It returns early, with nothing perhaps, after `wake`.
         """
+        ...
 
     async def wake(self) -> None:
         """Make a running `poll` return, as there are more streams to poll."""
@@ -217,15 +223,19 @@ class StreamStore(Protocol):
         Raises:
             OutOfRange: the position is no longer kept, or is none.
         """
+        ...
 
     async def newest_news(self) -> str:
         """Return the position of the newest news."""
+        ...
 
     async def place(self, places: Iterable[Place]) -> None:
         """Note how far subscribers have read."""
 
     async def overdue(self, limit: int) -> list[str]:
         """Return ids of streams that live longer than they may."""
+        ...
 
     async def live(self) -> int:
         """Return how many streams live."""
+        ...
