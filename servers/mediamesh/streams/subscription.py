@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import math
+from collections import deque
 from typing import TYPE_CHECKING, Self
 
 from mediamesh.api.stream.v1.stream_pb2 import OverflowPolicy, StreamGap, StreamGoAway, StreamHeartbeat
 from mediamesh.streams.events import Batch, event_of
 from mediamesh.streams.hub import no_stream
 from mediamesh.streams.metrics import COUNTS, delivered_after
-from mediamesh.streams.tail import BATCH_BYTES, Waiter, whole
+from mediamesh.streams.tail import Waiter, whole
 from mediamesh.wire.errors import InvalidRequest, Overloaded
 
 if TYPE_CHECKING:
     from mediamesh.api.stream.v1.stream_pb2 import Stream
     from mediamesh.api.stream.v1.stream_service_pb2 import SubscribeRequest
+    from mediamesh.streams.events import Event
     from mediamesh.streams.hub import Hub
     from mediamesh.streams.log.ports import StreamStore
     from mediamesh.streams.places import Places, Reader
@@ -22,7 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Delivery", "Subscription", "position_of"]
 
+# What is read of the log at once. Each read is a round trip; a reader of media would never catch up event by event.
 _PAGE_ITEMS = 256
+_PAGE_BYTES = 256 * 1024
 _SAMPLED = 64
 _DIGITS_OF_64_BITS = 20
 
@@ -50,7 +55,8 @@ def position_of(request: SubscribeRequest) -> int:
 class Subscription:
     """An async iterator of what a subscriber gets; it ends after the stream's last event.
 
-    It holds a position and no queue: however slow the reader, it costs the batch that it is being given.
+    It holds a position and no queue: however slow the reader, it costs a page of the log and the batch that it is being
+    given.
 
     Attributes:
         stream: The stream as it was when the subscriber came.
@@ -79,6 +85,7 @@ class Subscription:
         self._places = places
         self._disconnects = stream.limits.overflow == OverflowPolicy.OVERFLOW_POLICY_DISCONNECT
         self._held: Batch | None = None
+        self._page: deque[Event] = deque()
         self._given = 0
         self._given_any = False
         self._sampled = _SAMPLED - 1  # the first one is
@@ -117,9 +124,8 @@ class Subscription:
             self._places.move(self.stream.stream_id, self._place, self.position, self._given)
         if self._done:
             raise StopAsyncIteration
-        if (held := self._held) is not None:
-            self._held = None
-            return self._give(held)
+        if self._held or self._page:
+            return self._at_hand()
         tail = self._tail
         while True:
             if self.position < tail.told:
@@ -137,6 +143,8 @@ class Subscription:
                 if delivery := await self._when_silent():
                     return delivery
                 continue
+            if self._place is not None:
+                self._place.resting = min(self._place.resting, self._loop.time())
             await tail.wait(self._waiter)
 
     def _tick(self) -> None:
@@ -158,6 +166,8 @@ class Subscription:
     def _give(self, batch: Batch) -> Batch:
         events = batch.events
         self.position = events[-1].sequence
+        if self._place is not None:
+            self._place.resting = math.inf
         now = self._spoke = self._loop.time()
         self._given = size = batch.size
         COUNTS.events_out += len(events)
@@ -190,13 +200,28 @@ class Subscription:
         return StreamGoAway(reason="The server is going away; subscribe to another.", resume_token=str(self.position))
 
     async def _from_log(self) -> Delivery:
-        page = await self._store.read(self.stream.stream_id, self.position, items=_PAGE_ITEMS, size=BATCH_BYTES)
+        page = await self._store.read(self.stream.stream_id, self.position, items=_PAGE_ITEMS, size=_PAGE_BYTES)
         if page is None:
             raise no_stream(self.stream.stream_id)
-        self._tail.advance(page.newest, ended=page.ended)
+        if page.ended:
+            # While it lives, what is new comes to the tail too; telling it now would empty its ring for all readers.
+            self._tail.advance(page.newest, ended=True)
         if not page.entries:
             return self._gap(page.newest)
-        return self._seamless(Batch(whole(event_of(entry) for entry in page.entries)))
+        self._page.extend(map(event_of, page.entries))
+        return self._from_page()
+
+    def _at_hand(self) -> Delivery:
+        if (held := self._held) is not None:
+            self._held = None
+            return self._give(held)
+        return self._go_away() if self._hub.leaving else self._from_page()
+
+    def _from_page(self) -> Delivery:
+        events = whole(self._page)
+        for _ in events:
+            self._page.popleft()
+        return self._seamless(Batch(events))
 
     async def _when_silent(self) -> Delivery | None:
         await self._hub.look(self._tail, self._interval)

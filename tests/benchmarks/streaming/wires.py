@@ -138,6 +138,7 @@ class Broker(_Grpc):
         self.ids: list[str] = []
         self.tokens: list[str] = []
         self.acknowledged: list[int] = []
+        self._progress = asyncio.Event()
         self.limits = stream_pb2.StreamLimits()
 
     async def open(self, count: int) -> None:
@@ -173,6 +174,7 @@ class Broker(_Grpc):
         def answered(message: bytes) -> None:
             if message[:1] == b"\x12":  # an ack
                 self.acknowledged[number] = stream_service_pb2.PublishResponse.FromString(message).ack.sequence
+                self._progress.set()
 
         call.on_message = answered
         self._sequences[number] = 1
@@ -184,6 +186,11 @@ class Broker(_Grpc):
         while len(self._publishers) <= number:
             self._publishers.append(call)
         self._publishers[number] = call
+
+    async def progress(self) -> None:
+        """Wait until some stream has an acknowledgement more."""
+        self._progress.clear()
+        await self._progress.wait()
 
     def unacknowledged(self, stream: int) -> int:
         """Return how many events of a stream are on their way."""
