@@ -28,6 +28,8 @@ __all__ = ["Committer", "Pending", "refused"]
 _LOG = logging.getLogger(__name__)
 _MOST_ITEMS = 512
 _MOST_BYTES = 4 * 1024 * 1024
+# What is appended at once: much less than a tail keeps in memory, so that readers need not fetch it from the log.
+_GROUP_BYTES = 512 * 1024
 _RETRY_SECONDS = 0.1
 _FULL_SECONDS = (0.005, 0.25)  # shortest pause before a full buffer is tried again, and the longest
 
@@ -118,13 +120,23 @@ class Committer:
                 self._work.clear()
                 await self._work.wait()
                 continue
-            group, self._queue = self._queue, []
+            group = self._group()
             await self._append_all(group)
             self._items -= len(group)
             self._bytes -= sum(len(pending.data) for pending in group)
             self._space.set()
         if self._failure is not None:
             raise self._failure
+
+    def _group(self) -> list[Pending]:
+        size = 0
+        for count, pending in enumerate(self._queue, 1):
+            size += len(pending.data)
+            if size >= _GROUP_BYTES:
+                group, self._queue = self._queue[:count], self._queue[count:]
+                return group
+        group, self._queue = self._queue, []
+        return group
 
     async def _append_all(self, group: list[Pending]) -> None:
         blocked_at = 0.0
