@@ -63,7 +63,7 @@ class Twins(RuleBasedStateMachine):
         self.run(self.valkey_open.__aexit__(None, None, None))
         self.runner.close()
 
-    @rule(policy=st.integers(1, 4), items=st.integers(1, 8), size=st.integers(1, 200))
+    @rule(policy=st.integers(1, 4), items=st.integers(1, 12), size=st.integers(1, 400))
     def create(self, policy, items, size):
         stream = stream_of(policy, items=items, size=size)
         if self.both(lambda store: store.create(stream, "digest")) is None:
