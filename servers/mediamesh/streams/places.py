@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from typing import TYPE_CHECKING
 
 from mediamesh.api.stream.v1.stream_pb2 import OverflowPolicy
 from mediamesh.streams.log.ports import Place
+from mediamesh.streams.transit import Transit
 from mediamesh.wire.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Places", "Reader"]
 
+# Who took nothing for so long has what it was given, or will never have it.
+_RESTED_SECONDS = 5.0
 # A place is told again when it moved by this part of the buffer: a producer elsewhere waits no longer than that.
 _STEPS = 4
 _LOG = logging.getLogger(__name__)
@@ -31,23 +35,38 @@ class Reader:
 
     Attributes:
         subscriber_id: Who reads.
-        position: Sequence of the last event that it took.
+        position: Sequence of the last event that it was given, and asked for more.
+        resting: Since when it asks for more, by the clock of the loop; infinite while it is being given something.
     """
 
-    __slots__ = ("_items", "_room", "_size", "_told", "position", "subscriber_id")
+    __slots__ = ("_items", "_room", "_size", "_told", "_transit", "position", "resting", "subscriber_id")
 
     def __init__(self, subscriber_id: str, position: int, limits: StreamLimits) -> None:
         self.subscriber_id = subscriber_id
         self.position = position
+        self.resting = math.inf
         self._told = position
+        self._transit = Transit(position, limits)
         self._size = 0
         self._items = max(1, limits.max_items // _STEPS)
         self._room = limits.max_bytes // _STEPS
+
+    @property
+    def place(self) -> int:
+        """Sequence up to which nothing needs to be kept for it: what is still on its way it may ask for again."""
+        return self._transit.look()
 
     def move(self, position: int, size: int) -> None:
         """Take events of so many bytes, up to a position."""
         self.position = position
         self._size += size
+        self._transit.give(position, size)
+        self.resting = asyncio.get_running_loop().time()
+
+    def rest(self, now: float) -> None:
+        """Count what was given as arrived when the reader has waited for long."""
+        if now - self.resting >= _RESTED_SECONDS:
+            self._transit.rest(self.position)
 
     def is_far(self) -> bool:
         """Return whether the store knows a place that is far behind."""
@@ -55,8 +74,9 @@ class Reader:
 
     def tell(self, *, anyway: bool) -> bool:
         """Return whether the store should know the place; it is taken as told from now on."""
-        changed = anyway or self.position != self._told
-        self._told = self.position
+        place = self.place
+        changed = anyway or place != self._told
+        self._told = place
         self._size = 0
         return changed
 
@@ -109,7 +129,10 @@ class Places:
     def changed(self, stream_id: str) -> dict[str, int]:
         """Return the places in a stream that the store does not know yet; they are taken as told."""
         readers = self._readers.get(stream_id, {})
-        return {known: reader.position for known, reader in readers.items() if reader.tell(anyway=False)}
+        now = asyncio.get_running_loop().time()
+        for reader in readers.values():
+            reader.rest(now)
+        return {known: reader.place for known, reader in readers.items() if reader.tell(anyway=False)}
 
     async def freed(self, stream_id: str, seconds: float) -> None:
         """Wait until a subscriber of a stream moves here, or so long."""
@@ -147,8 +170,10 @@ class Places:
                 await asyncio.sleep(min(1.0, self._seconds / 4))
 
     def _renew(self) -> None:
+        now = asyncio.get_running_loop().time()
         for stream_id, readers in self._readers.items():
             for reader in readers.values():
+                reader.rest(now)
                 reader.tell(anyway=True)
                 self._due.append(self._place(stream_id, reader))
 
@@ -158,5 +183,5 @@ class Places:
 
     def _place(self, stream_id: str, reader: Reader) -> Place:
         return Place(
-            stream_id=stream_id, subscriber_id=reader.subscriber_id, position=reader.position, seconds=self._seconds
+            stream_id=stream_id, subscriber_id=reader.subscriber_id, position=reader.place, seconds=self._seconds
         )

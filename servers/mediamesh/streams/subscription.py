@@ -143,8 +143,6 @@ class Subscription:
                 if delivery := await self._when_silent():
                     return delivery
                 continue
-            if self._place is not None:
-                self._place.resting = min(self._place.resting, self._loop.time())
             await tail.wait(self._waiter)
 
     def _tick(self) -> None:
