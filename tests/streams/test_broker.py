@@ -21,6 +21,7 @@ from mediamesh.api.stream.v1.stream_service_pb2 import (
 from mediamesh.streams.identity import new_id
 from mediamesh.streams.log.memory import Memory
 from mediamesh.streams.metrics import COUNTS
+from mediamesh.streams.tail import BATCH_BYTES
 from mediamesh.wire.errors import (
     FailedPrecondition,
     InvalidRequest,
@@ -105,10 +106,10 @@ async def test_a_subscriber_that_lags_gets_several_events_at_once(broker) -> Non
 
 async def test_a_batch_is_bounded_in_bytes(broker) -> None:
     opened = await opened_stream(broker)
-    await publish(broker, opened, [data(number, "x" * 40_000) for number in range(1, 9)])
+    await publish(broker, opened, [data(number, "x" * 40_000) for number in range(1, 25)])
     async with broker.subscribe(SubscribeRequest(stream_id=opened.stream_id)) as subscription:
         sizes = [len((await anext(subscription)).frame()) for _ in range(4)]
-    assert max(sizes) < 70_000
+    assert 40_000 < max(sizes) < BATCH_BYTES + 1000
 
 
 @pytest.mark.parametrize("after", [0, 1, 7, 299, 300])

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BATCH_BYTES", "Tail", "Waiter", "whole"]
 
-BATCH_BYTES = 64 * 1024
+BATCH_BYTES = 256 * 1024
 """Bytes of events in one batch, beyond which none is added; a reader that stops holds one batch at most."""
 _RING_ITEMS = 256
 _RING_BYTES = 2 * 1024 * 1024
