@@ -159,7 +159,9 @@ def medians(rounds: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _by_process(values: Mapping[str, float], form: str) -> str:
-    return " + ".join(f"{name} {value:{form}}" for name, value in values.items() if name not in {"load", "foreign"})
+    return " + ".join(
+        f"{name} {value:{form}}" for name, value in values.items() if name not in {"load", "foreign", "stolen"}
+    )
 
 
 def report(run: Run, out: Path) -> None:
@@ -172,7 +174,7 @@ def report(run: Run, out: Path) -> None:
     for title, by in rows.items():
         for name, row in by.items():
             if "p50_ms" in row and "mb_per_s" not in row:
-                noisy = _NOISY if row["cores"]["foreign"] > QUIET_CORES else ""
+                noisy = _NOISY if row["cores"]["foreign"] + row["cores"]["stolen"] > QUIET_CORES else ""
                 table.add_row(
                     title, _NAMES[name] + noisy, f"{row['p50_ms']:.1f}", f"{row['p99_ms']:.1f}",
                     f"{row['delivered'] / row['expected']:.1%}", f"{row['events_per_message']:.2f}",
@@ -219,7 +221,10 @@ def _plot(path: Path, rows: Mapping[str, Mapping[str, dict[str, Any]]]) -> None:
         x = [readers for readers, _ in points]
         (line,) = left.plot(x, [row["p99_ms"] for _, row in points], "o-", label=f"{_NAMES[name]}, p99")
         left.plot(x, [row["p50_ms"] for _, row in points], "o:", color=line.get_color(), alpha=0.6)
-        cores = [sum(v for k, v in row["cores"].items() if k not in {"load", "foreign", "envoy"}) for _, row in points]
+        cores = [
+            sum(v for k, v in row["cores"].items() if k not in {"load", "foreign", "stolen", "envoy"})
+            for _, row in points
+        ]
         right.plot(x, cores, "o-", color=line.get_color(), label=_NAMES[name])
     left.set(yscale="log", xlabel="subscribers of one stream, 50/s of 1 KB", title="Latency, ms (dotted: p50)")
     right.set(xlabel="subscribers of one stream, 50/s of 1 KB", title="Cores, without Envoy and load")

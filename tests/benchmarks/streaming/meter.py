@@ -93,7 +93,8 @@ class Cpu:
             found[name] = times.user + times.system
         whole = psutil.cpu_times()
         found["foreign"] = whole.user + whole.nice + whole.system + whole.irq + whole.softirq - sum(found.values())
-        return found | {"wall": time.perf_counter()}
+        # What the machine under this one took away.
+        return found | {"stolen": whole.steal, "wall": time.perf_counter()}
 
     def spent(self) -> dict[str, float]:
         """Return what was spent since it was made, and the ``wall`` clock's seconds."""
