@@ -61,7 +61,7 @@ class Link:
                 await self._connection.send_packed_command(commands, check_health=False)
                 for index in range(len(commands)):
                     take(index, await self._reply())
-        except (RedisError, OSError) as error:
+        except (RedisError, OSError, RuntimeError) as error:  # the last is uvloop's, for a connection that is closed
             await self.close()
             raise Unavailable(f"The store of streams (Valkey) cannot be reached: {str(error) or 'too slow'}") from error
         except BaseException:
