@@ -172,7 +172,8 @@ async def test_a_producer_that_comes_back_with_its_epoch_goes_on(cluster, histor
             async with mesh.streams.publish(
                 opened.stream_id, opened.publish_token, producer_id="same", epoch=1
             ) as publisher:
-                again = Producing(history, publisher, "same")
+                # What died unsent it does not know, so what it sends in that place is something else.
+                again = Producing(history, publisher, "same, again")
                 await again.send("back again")
                 await again.end()
     verify()
