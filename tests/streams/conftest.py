@@ -72,6 +72,13 @@ async def replicas(open_store):
 
 
 @pytest.fixture
+def long_polls(monkeypatch):
+    """Let a poll wait so long that only a wake-up ends it in time."""
+    monkeypatch.setattr("mediamesh.streams.log.memory._BLOCK_SECONDS", 600)
+    monkeypatch.setattr("mediamesh.streams.log.poller._BLOCK_MS", 600_000)
+
+
+@pytest.fixture
 def empty_valkey_url(empty_valkey):
     """Return the same address to a test that runs loops of its own."""
     return empty_valkey

@@ -438,6 +438,7 @@ class TestPolling:
     async def test_a_poll_returns_what_came_after_each_position(self, replicas):
         here, there = replicas
         first, second = await produced(here), await produced(here)
+        await here.wake()  # so that this does not wait for news that nobody makes
         await here.poll({})
         await put(there, first, 1, 3)
         await put(there, second, 1, 2)
@@ -447,6 +448,7 @@ class TestPolling:
     async def test_a_poll_waits_for_what_comes(self, replicas):
         here, there = replicas
         stream_id = await produced(there)
+        await here.wake()  # so that this does not wait for news that nobody makes
         await here.poll({})
         async with asyncio.TaskGroup() as group:
             polling = group.create_task(here.poll({stream_id: 0}))
@@ -457,6 +459,7 @@ class TestPolling:
     async def test_news_come_once_and_in_order(self, replicas):
         here, there = replicas
         await produced(there)
+        await here.wake()  # so that this does not wait for news that nobody makes
         await here.poll({})
         stream_id = await produced(there)
         await put(there, stream_id, 1, 1, end=StreamEnd(reason="stop"))
@@ -470,24 +473,18 @@ class TestPolling:
         assert (opened.state, taken.epoch) == (StreamState.STREAM_STATE_LIVE, 1)
         assert (ended.state, ended.last_sequence, ended.end.reason) == (StreamState.STREAM_STATE_ENDED, 1, "stop")
 
-    async def test_a_poll_that_is_woken_returns(self, store):
-        await store.poll({})
-        loop = asyncio.get_running_loop()
+    async def test_a_poll_that_is_woken_returns(self, store, long_polls):
         for _ in range(3):
-            began = loop.time()
-            async with asyncio.TaskGroup() as group:
-                polling = group.create_task(store.poll({}))
+            async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+                group.create_task(store.poll({}))
                 await asyncio.sleep(0)
                 await store.wake()
-            assert polling.done()
-            assert loop.time() - began < 1.4
 
-    async def test_who_is_woken_before_it_polls_returns_at_once(self, store):
-        await store.poll({})
-        await store.wake()
-        began = asyncio.get_running_loop().time()
-        await store.poll({})
-        assert asyncio.get_running_loop().time() - began < 1.4
+    async def test_who_is_woken_before_it_polls_returns_at_once(self, store, long_polls):
+        for _ in range(2):
+            await store.wake()
+            async with asyncio.timeout(60):
+                await store.poll({})
 
 
 class TestNews:
