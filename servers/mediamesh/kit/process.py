@@ -15,6 +15,7 @@ from mediamesh.kit.logs import configure_logs
 from mediamesh.kit.serve import serving, until_signalled
 from mediamesh.kit.settings import CommonSettings, ServerSettings, SettingsError
 from mediamesh.kit.telemetry import telemetry
+from mediamesh.kit.wakeups import take_wakeups_together
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -47,6 +48,7 @@ def main(*names: str) -> None:
 
 
 async def _serve(names: Sequence[str], settings: Sequence[ServerSettings]) -> None:
+    take_wakeups_together()
     async with AsyncExitStack() as stack:
         parts: list[Part] = []
         for name, own in zip(names, settings, strict=True):
