@@ -9,7 +9,6 @@ import pytest
 from mediamesh.api.stream.v1.stream_pb2 import Stream
 from mediamesh.streams.events import Event
 from mediamesh.streams.log.ports import Stored
-from mediamesh.streams.pace import Pace
 from mediamesh.streams.rate import TokenBucket
 from mediamesh.streams.tail import Tail, Waiter
 
@@ -75,28 +74,44 @@ async def test_readers_at_one_position_share_one_batch(tail) -> None:
     assert tail.after(5).frame() is tail.after(5).frame()
 
 
-async def test_events_that_come_faster_than_readers_are_served_gather_between_two_rounds(tail) -> None:
-    rounds = []
+async def test_events_that_come_faster_than_readers_are_served_gather_until_it_is_their_turn(tail) -> None:
+    batches = []
+    tail.users = 100
 
     async def read():
-        position = tail.newest
+        position, waiter = 5, Waiter()
         while position < 45:
-            if position >= tail.told:
-                await tail.wait(Waiter())
+            await tail.wait(waiter, for_turn=position < tail.newest)
+            if (batch := tail.after(position)) is None:
                 continue
-            batch = tail.after(position)
             position = batch.events[-1].sequence
-            rounds.append(len(batch.events))
-            await asyncio.sleep(0.02)
+            batches.append(len(batch.events))
+            await asyncio.sleep(0.001)
 
     async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
-        for _ in range(4):
+        for _ in range(100):
             tasks.create_task(read())
         for number in range(6, 46):
-            await asyncio.sleep(0.002)
+            await asyncio.sleep(0.001)
             tail.push(events(number, number), after=number - 1, newest=number)
-    assert sum(rounds) == 4 * 40
-    assert max(rounds) > 1
+    assert tail.is_crowded()
+    assert sum(batches) == 100 * 40
+    assert max(batches) > 1
+
+
+async def test_a_reader_that_does_not_come_back_holds_nobody_up(tail) -> None:
+    read = []
+
+    async def wait_once(name):
+        await tail.wait(Waiter())
+        read.append(name)
+
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        for number in range(200):
+            tasks.create_task(wait_once(number))
+        await asyncio.sleep(0)
+        tail.push(events(6, 6), after=5, newest=6)
+    assert len(read) == 200
 
 
 async def test_many_readers_are_woken_some_in_each_turn_and_each_of_them(tail) -> None:
@@ -120,20 +135,6 @@ async def test_many_readers_are_woken_some_in_each_turn_and_each_of_them(tail) -
     readers = [name for name in order if name != "other"]
     assert sorted(readers) == list(range(100))
     assert "other" in order[: order.index(readers[-1])]
-
-
-def test_a_round_is_over_when_most_readers_are_back_or_after_a_while() -> None:
-    pace = Pace()
-    assert pace.is_over(0.0)
-    pace.begin(1.0, 4)
-    assert not pace.is_over(1.01)
-    assert [pace.returned() for _ in range(4)] == [False, False, True, False]
-    assert pace.is_over(1.01)
-    pace.begin(2.0, 4)
-    assert not pace.is_over(2.01)
-    assert pace.is_over(2.05)
-    pace.begin(3.0, 1)
-    assert pace.returned()
 
 
 def test_a_bucket_lets_a_burst_pass_and_then_its_rate() -> None:

@@ -102,6 +102,7 @@ class Subscription:
 
     async def __aexit__(self, *_error: object) -> None:
         COUNTS.subscribers -= 1
+        self._tail.leave(self._waiter)
         if self._clock is not None:
             self._clock.cancel()
         if self._place is not None:
@@ -127,8 +128,9 @@ class Subscription:
         if self._held or self._page:
             return self._at_hand()
         tail = self._tail
+        has_turn = not tail.is_crowded()
         while True:
-            if self.position < tail.told:
+            if self.position < tail.newest and has_turn:
                 if self._hub.leaving:
                     return self._go_away()
                 if self.position < tail.floor:
@@ -143,7 +145,8 @@ class Subscription:
                 if delivery := await self._when_silent():
                     return delivery
                 continue
-            await tail.wait(self._waiter)
+            await tail.wait(self._waiter, for_turn=not has_turn and self.position < tail.newest)
+            has_turn = True
 
     def _tick(self) -> None:
         # One timer for each subscriber, that looks when it last spoke: setting it anew for each event would cost more.

@@ -9,7 +9,6 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from mediamesh.streams.events import Batch, Event
-from mediamesh.streams.pace import Pace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,17 +22,23 @@ BATCH_BYTES = 256 * 1024
 _RING_ITEMS = 256
 _RING_BYTES = 2 * 1024 * 1024
 _CACHED_BATCHES = 16
-# Readers woken in one turn of the loop. Waking a thousand at once would hold up all else in it, producers first of all.
-_WOKEN_AT_ONCE = 32
+# Readers that are served at once; when most of them are back the next ones are. gRPC tells in order what it has done:
+# with a thousand writes under way what a producer sends is read after them, and nothing gathers.
+_SERVED_AT_ONCE = 32
+_LEFT_TO_COME = 8
+# Who takes longer is slow, and waited for no more.
+_SLOW_SECONDS = 0.2
 
 
 class Waiter:
     """Somebody who waits for a tail, again and again; one future at a time."""
 
-    __slots__ = ("future",)
+    __slots__ = ("future", "is_slow", "served")
 
     def __init__(self) -> None:
         self.future: asyncio.Future[None] | None = None
+        self.served = float("inf")
+        self.is_slow = False
 
     def wake(self) -> None:
         """Let it go on; nothing happens when it does not wait."""
@@ -50,8 +55,6 @@ class Tail:
     Attributes:
         stream_id: The stream.
         newest: Sequence of the newest event, dropped ones counted.
-        told: Sequence up to which readers may read. It follows the newest in rounds, see `Pace`: a reader that is back
-            early waits for the others, so that events gather.
         ended: Whether the newest is the last.
         fed: When this replica last appended to the stream, by the clock of the loop.
         checked: When the store was last asked how the stream stands, likewise.
@@ -61,7 +64,6 @@ class Tail:
     def __init__(self, stored: Stored, loop: asyncio.AbstractEventLoop) -> None:
         self.stream_id = stored.stream.stream_id
         self.newest = stored.stream.last_sequence
-        self.told = self.newest
         self.floor = self.newest
         self.ended = stored.stream.HasField("end")
         self.fed = float("-inf")
@@ -72,8 +74,8 @@ class Tail:
         self._bytes = 0
         self._batches: dict[int, Batch] = {}
         self._waiting: set[Waiter] = set()
-        self._woken: deque[Waiter] = deque()
-        self._pace = Pace()
+        self._queue: deque[Waiter] = deque()
+        self._under_way: dict[Waiter, None] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def push(self, events: Iterable[Event], *, after: int, newest: int, ended: bool = False) -> None:
@@ -93,17 +95,17 @@ class Tail:
             self._trim()
         if fresh or ends:
             self._batches.clear()
-            self._wake_in_time()
+            self.wake()
 
     def advance(self, newest: int, *, ended: bool) -> None:
         """Note how the stream stands, events unseen."""
         if newest > self.newest:
             self._forget(newest)
             self.newest = newest
-            self._wake_in_time()
+            self.wake()
         if ended and not self.ended:
             self.ended = True
-            self._wake_in_time()
+            self.wake()
 
     def after(self, position: int) -> Batch | None:
         """Return some events after a position, not before the floor; None when there are none that were not dropped."""
@@ -129,12 +131,27 @@ class Tail:
             start = bisect_right(ring, position, key=lambda event: event.sequence)
         return whole(islice(ring, start, None))
 
-    async def wait(self, waiter: Waiter) -> None:
-        """Wait until there is something new, or somebody wakes the waiter."""
+    def is_crowded(self) -> bool:
+        """Return whether there are so many readers that each waits for its turn, whatever there is for it."""
+        return self.users > _SERVED_AT_ONCE
+
+    async def wait(self, waiter: Waiter, *, for_turn: bool = False) -> None:
+        """Wait until there is something new and it is the reader's turn, or somebody wakes the waiter.
+
+        When events come faster than all readers can be served, they gather until it is a reader's turn again.
+
+        Args:
+            waiter: Who waits.
+            for_turn: Whether there is something for it already.
+        """
         waiter.future = self._loop.create_future()
-        self._waiting.add(waiter)
-        if self._pace.returned() and self.told < self.newest:
-            self._loop.call_soon(self._wake_in_time)
+        self._under_way.pop(waiter, None)
+        waiter.is_slow = self._loop.time() > waiter.served + _SLOW_SECONDS
+        if for_turn:
+            self._queue.append(waiter)
+        else:
+            self._waiting.add(waiter)
+        self._serve()
         try:
             await waiter.future
         finally:
@@ -142,36 +159,39 @@ class Tail:
             self._waiting.discard(waiter)
 
     def wake(self) -> None:
-        """Begin a round: tell all there is, and wake all who wait, some in each turn of the loop."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        self.told = self.newest
-        if not self._waiting:
-            return
-        self._pace.begin(self._loop.time(), len(self._waiting))
-        is_waking = bool(self._woken)
-        self._woken.extend(self._waiting)
+        """Let all who wait have their turn."""
+        self._queue.extend(self._waiting)
         self._waiting.clear()
-        if not is_waking:
-            self._wake_some()
-
-    def _wake_some(self) -> None:
-        for _ in range(min(_WOKEN_AT_ONCE, len(self._woken))):
-            self._woken.popleft().wake()
-        if self._woken:
-            self._loop.call_soon(self._wake_some)
+        self._serve()
 
     def close(self) -> None:
         """Stop what is planned; nobody holds the tail any more."""
         if self._timer is not None:
             self._timer.cancel()
 
-    def _wake_in_time(self) -> None:
-        if self._pace.is_over(self._loop.time()):
-            self.wake()
-        elif self._timer is None:
-            self._timer = self._loop.call_at(self._pace.latest, self.wake)
+    def leave(self, waiter: Waiter) -> None:
+        """Note that a reader comes back no more."""
+        self._under_way.pop(waiter, None)
+        self._serve()
+
+    def _serve(self) -> None:
+        if len(self._under_way) <= _LEFT_TO_COME:
+            now = self._loop.time()
+            for _ in range(min(_SERVED_AT_ONCE, len(self._queue))):
+                waiter = self._queue.popleft()
+                waiter.served = now
+                if not waiter.is_slow:
+                    self._under_way[waiter] = None
+                waiter.wake()
+        if self._queue and self._timer is None:
+            self._timer = self._loop.call_later(_SLOW_SECONDS / 4, self._look_for_slow)
+
+    def _look_for_slow(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        for waiter in [known for known in self._under_way if now > known.served + _SLOW_SECONDS]:
+            del self._under_way[waiter]
+        self._serve()
 
     def _trim(self) -> None:
         ring = self._ring
