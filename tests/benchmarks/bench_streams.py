@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 KB = 1000
 READERS = (100, 400, 600, 1000)
+# Independent streams, events a second on each, bytes of each: what is asked for, and what two cores carry.
+EACH = ((300, 10, KB), (1000, 3, 200), (300, 50, KB), (1000, 10, 200))
 QUIET_CORES = 0.33
 _NOISY = "*"
 _NAMES = {
@@ -113,7 +115,7 @@ class Run:
                     case = {"streams": 1, "readers": readers, "rate": 50, "size": KB}
                     await self.case(f"1 to {readers}, 50/s of 1 KB", turn, "events", **case, **times)
             if "each" in options.parts:
-                for streams, rate, size in ((300, 50, KB), (1000, 10, 200)):
+                for streams, rate, size in EACH:
                     if streams <= options.most_streams:
                         case = {"streams": streams, "readers": 1, "rate": rate, "size": size}
                         await self.case(

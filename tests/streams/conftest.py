@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 from functools import partial
+from typing import Any
 
 import pytest
 from redis import asyncio as redis
@@ -11,7 +12,7 @@ from redis import asyncio as redis
 from mediamesh.streams.log.memory import Memory, MemoryStore
 from mediamesh.streams.log.valkey import ValkeyStore
 
-_RULES = {
+_RULES: dict[str, Any] = {
     "replica": "a",
     "max_concurrent_streams": 100,
     "resume_seconds": 60,

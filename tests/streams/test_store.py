@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from typing import Any
 
 import pytest
 from google.rpc import status_pb2
@@ -463,7 +464,7 @@ class TestPolling:
         await here.poll({})
         stream_id = await produced(there)
         await put(there, stream_id, 1, 1, end=StreamEnd(reason="stop"))
-        heard = []
+        heard: list[Any] = []
         async with asyncio.timeout(10):
             while len(heard) < 3:
                 heard += (await here.poll({})).news

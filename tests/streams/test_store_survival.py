@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Any
 
 import pytest
 from redis import asyncio as redis
@@ -22,7 +23,7 @@ from tests.streams.test_store import NEVER, created, entries_of, produced, put, 
 
 pytestmark = pytest.mark.stack
 
-_RULES = {
+_RULES: dict[str, Any] = {
     "replica": "a",
     "max_concurrent_streams": 1000,
     "resume_seconds": 60,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -18,7 +19,7 @@ from tests.streams.test_store import stream_of
 
 pytestmark = pytest.mark.stack
 
-_RULES = {
+_RULES: dict[str, Any] = {
     "replica": "a",
     "max_concurrent_streams": 4,
     "resume_seconds": 3600,

@@ -70,24 +70,34 @@ async def events(
 
 
 async def initiation(wire: Broker, processes: Mapping[str, int], *, rounds: int) -> dict[str, Any]:
-    """Open a hundred streams at once, publish to each and read it, again and again."""
+    """Open a hundred streams at once, then publish to all and read them at once, again and again."""
     await wire.connect()
     opened: list[float] = []
     first: list[float] = []
 
-    async def one() -> None:
+    async def at_once() -> None:
         begin = time.perf_counter()
-        number = await wire.open_one()
-        opened.append(time.perf_counter() - begin)
-        await asyncio.gather(wire.start(number), wire.subscribe(number, lambda _: None))
-        first.append(time.perf_counter() - begin)
 
-    await asyncio.gather(*(one() for _ in range(_AT_ONCE)))
+        async def open_one() -> int:
+            number = await wire.open_one()
+            opened.append(time.perf_counter() - begin)
+            return number
+
+        numbers = await asyncio.gather(*(open_one() for _ in range(_AT_ONCE)))
+        begin_reading = time.perf_counter()
+
+        async def read_one(number: int) -> None:
+            await asyncio.gather(wire.start(number), wire.subscribe(number, lambda _: None))
+            first.append(time.perf_counter() - begin_reading)
+
+        await asyncio.gather(*map(read_one, numbers))
+
+    await at_once()
     opened.clear()
     first.clear()
     cpu = Cpu(processes)
     for _ in range(rounds):
-        await asyncio.gather(*(one() for _ in range(_AT_ONCE)))
+        await at_once()
         await asyncio.sleep(0.1)
     spent = cpu.spent()
     percentiles = {

@@ -13,7 +13,8 @@ from mediamesh.streams.log.ports import Stored
 
 __all__ = ["Registry"]
 
-_SAMPLE = 3
+_SWEEP_EVERY = 8
+_SAMPLE = 3 * _SWEEP_EVERY
 _STEP = 100
 _LONGEST_LIFE_MS = 86_400_000
 
@@ -21,13 +22,15 @@ _LONGEST_LIFE_MS = 86_400_000
 class Registry:
     """Finds streams.
 
-    The index of a workspace holds ids only, and nothing tells it that a stream expired. Each new stream looks at some
-    of it, chosen by chance, and takes out those that are gone; so it has half as many too many at most, on the whole.
+    The index of a workspace holds ids only, and nothing tells it that a stream expired. Every eighth new stream looks
+    at some of it, chosen by chance, and takes out those that are gone; so it has half as many too many at most, on the
+    whole.
     """
 
     def __init__(self, lane: Lane, *, meta_ttl_ms: int) -> None:
         self._lane = lane
         self._meta_ttl_ms = meta_ttl_ms
+        self._added = 0
 
     async def load(self, stream_ids: Sequence[str]) -> list[Stored]:
         """See `StreamStore.load`."""
@@ -82,11 +85,16 @@ class Registry:
     async def add(self, workspace_id: str, stream_id: str) -> None:
         """Put a stream into the index of its workspace, and take out some that are gone."""
         index = index_of(workspace_id)
-        _, _, sample = await asyncio.gather(
+        await asyncio.gather(
             self._lane.call("ZADD", index, 0, stream_id),
             self._lane.call("PEXPIRE", index, _LONGEST_LIFE_MS + self._meta_ttl_ms),
-            self._lane.call("ZRANDMEMBER", index, _SAMPLE),
         )
+        self._added += 1
+        if self._added % _SWEEP_EVERY == 0:
+            await self._sweep(index)
+
+    async def _sweep(self, index: str) -> None:
+        sample = await self._lane.call("ZRANDMEMBER", index, _SAMPLE)
         there = await asyncio.gather(*(self._lane.call("EXISTS", meta_of(known.decode())) for known in sample))
         if gone := [known for known, found in zip(sample, there, strict=True) if not found]:
             await self._lane.call("ZREM", index, *gone)

@@ -115,12 +115,14 @@ class ValkeyStore:
             raise too_many_streams(self._max_streams)
         deadline = now + stream.limits.max_duration.ToMilliseconds()
         rules = rules_of(head, deadline, self._rules)
+        fresh = stored_of(head, token_digest, Standing(), oldest=0, readable=True)
+        # In this order on one connection: whoever hears of the stream finds it.
         await asyncio.gather(
             call(*_OPEN, *about(stream_id), head.SerializeToString(), token_digest, NEW, rules),
             call("ZADD", LIVE, deadline, stream_id),
+            self._tell("opened", fresh.stream),
+            self._registry.add(stream.workspace_id, stream_id),
         )
-        fresh = stored_of(head, token_digest, Standing(), oldest=0, readable=True)
-        await asyncio.gather(self._registry.add(stream.workspace_id, stream_id), self._tell("opened", fresh.stream))
 
     async def load(self, stream_ids: Sequence[str]) -> list[Stored]:
         """See `StreamStore.load`."""
