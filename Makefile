@@ -13,19 +13,19 @@ demo: .venv/.runtime ## Run a flow on a real photo, from nothing to the answer
 	@$(BIN)/mediamesh demo
 
 test: .venv/.dev $(NODE_MODULES) ## Run the whole suite, fast tests first
-	$(BIN)/pytest -q -n auto -m "not stack"
+	$(BIN)/pytest -q -n 3 -m "not stack"
 	$(BIN)/pytest -v -m stack
 	cd clients/web && npm test
 
 test-fast: .venv/.dev ## Run the tests that need no stack and no browser
-	$(BIN)/pytest -q -n auto -m "not stack"
+	$(BIN)/pytest -q -n 3 -m "not stack"
 
 check: .venv/.dev $(NODE_MODULES) ## Lint, types, imports, contracts, freshness of generated code, fast tests
 	$(BIN)/poe -q lint
 	$(BIN)/poe -q breaking
 	$(BIN)/poe -q fresh
 	cd clients/web && npm run check && npm run check:fresh
-	$(BIN)/pytest -q -n auto -m "not stack"
+	$(BIN)/pytest -q -n 3 -m "not stack"
 
 fix: .venv/.dev ## Format everything
 	$(BIN)/poe -q fix

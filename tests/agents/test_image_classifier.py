@@ -114,6 +114,7 @@ async def test_a_deadline_that_has_no_room_is_exceeded(agents, upload) -> None:
         await gather(agents.run(opening(await upload("coffee.png")), timeout=0.001))
 
 
+@pytest.mark.stack
 async def test_two_hundred_runs_at_once_all_succeed(agents, upload) -> None:
     media = await upload(encoded(Image.fromarray(np.full((64, 64, 3), 200, np.uint8)), "JPEG"))
     runs = (gather(agents.run(opening(media, top_k=1), timeout=60)) for _ in range(200))

@@ -8,15 +8,8 @@ from mediamesh.client import StreamClient, connect
 from tests.conformance.serving import streams_door, streams_server
 from tests.conformance.transports import TRANSPORTS, Addresses
 
-BY_ITSELF = "grpc"
-
-
-def _parameter(name: str):
-    return pytest.param(name, marks=[] if name == BY_ITSELF else [pytest.mark.stack])
-
-
-EVERY = [_parameter(name) for name in TRANSPORTS]
-PUBLISHING = [_parameter(name) for name in ("grpc", "grpc-envoy", "websocket")]
+EVERY = [pytest.param(name, marks=pytest.mark.stack) for name in TRANSPORTS]
+PUBLISHING = [pytest.param(name, marks=pytest.mark.stack) for name in ("grpc", "grpc-envoy", "websocket")]
 
 
 @pytest.fixture(scope="session")

@@ -26,6 +26,8 @@ from mediamesh.stack.process import running
 from mediamesh.stack.programs import SEAWEEDFS_PORTS, seaweedfs
 from mediamesh.wire.errors import DeadlineExceeded, MeshError, Overloaded, Unavailable
 
+pytestmark = pytest.mark.stack
+
 IMAGE = MediaType.MEDIA_TYPE_IMAGE
 
 

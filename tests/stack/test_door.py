@@ -32,6 +32,8 @@ from mediamesh.stack.process import running
 from mediamesh.stack.settings import UpSettings
 from mediamesh.wire.errors import NotFound
 
+pytestmark = pytest.mark.stack
+
 MIB = 1024 * 1024
 FLOW = "/mediamesh.api.flow.v1.FlowService"
 MEDIA = "/mediamesh.api.media.v1.MediaService"

@@ -30,6 +30,8 @@ from mediamesh.stack.probes import http_status
 from mediamesh.stack.process import running
 from mediamesh.stack.settings import UpSettings
 
+pytestmark = pytest.mark.stack
+
 KIB = 1024
 SERVICES = ("mediamesh.api.stream.v1.StreamService", "mediamesh.api.stream.v1.StreamEdgeService")
 

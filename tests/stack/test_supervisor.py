@@ -16,6 +16,8 @@ from mediamesh.stack.probes import NotReady
 from mediamesh.stack.programs import Program, valkey
 from mediamesh.stack.supervisor import Backoff, PortsTaken, StackFailed, Supervisor, check_ports
 
+pytestmark = pytest.mark.stack
+
 QUICK = Backoff(first=0.01, longest=0.05, max_failures=3)
 
 

@@ -13,6 +13,8 @@ from mediamesh.stack.folder import Folder
 from mediamesh.stack.mesh import programs
 from mediamesh.stack.settings import UpSettings
 
+pytestmark = pytest.mark.stack
+
 MESH = {"valkey", "seaweedfs", "media", "inference", "agents", "streams", "orchestrator", "edge", "envoy"}
 UP = "import typer; from mediamesh.cli.up import up; typer.run(up)"
 

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import json
 
+import pytest
 from google.protobuf import message_factory, struct_pb2
 from google.protobuf.descriptor import FieldDescriptor
 from hypothesis import HealthCheck, given, settings
@@ -16,6 +17,8 @@ from mediamesh.wire import result_json, stream_json
 from mediamesh.wire.chunks import problems
 from mediamesh.wire.errors import InvalidRequest, NotFound
 from mediamesh.wire.strict_json import dumps, loads
+
+pytestmark = pytest.mark.stack
 
 # A loaded machine is slow and not wrong.
 ANY = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
