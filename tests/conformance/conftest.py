@@ -63,4 +63,4 @@ async def producing(publishing_over):
 
 def _addresses(request, server: str) -> Addresses:
     # The door is opened for those who need it; not in an async fixture, in which no other can be asked for.
-    return Addresses(server, "" if request.param == BY_ITSELF else request.getfixturevalue("door"))
+    return Addresses(server, "" if request.param == "grpc" else request.getfixturevalue("door"))
