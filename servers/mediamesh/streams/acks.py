@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["Acks"]
 
 _MOST_UNTOLD = 256
+_MOST_UNTOLD_BYTES = 512 * 1024  # a producer of media would wait with its window full
 _KEPT_NOTICES = 64
 
 
@@ -30,6 +31,7 @@ class Acks:
     def __init__(self, acknowledged: int, seconds: float) -> None:
         self.acknowledged = acknowledged
         self._told = acknowledged
+        self._untold_bytes = 0
         self._again = False
         self._window = PublishWindow()
         self._notices: deque[PublishResponse] = deque()
@@ -41,12 +43,13 @@ class Acks:
         self._waiter: asyncio.Future[None] | None = None
         self._rests = False
 
-    def acknowledge(self, sequence: int, window: PublishWindow) -> None:
-        """Note that all events up to this one are dealt with."""
+    def acknowledge(self, sequence: int, window: PublishWindow, size: int) -> None:
+        """Note that all events up to this one, so many bytes more than at the last call, are dealt with."""
         self.acknowledged = sequence
         self._window = window
+        self._untold_bytes += size
         # While the moment after an acknowledgement lasts there is nothing to do: its timer wakes who waits.
-        if not self._rests or sequence - self._told >= _MOST_UNTOLD:
+        if not self._rests or self._is_much():
             self._wake()
 
     def repeat(self) -> None:
@@ -85,7 +88,7 @@ class Acks:
                 return self._notices.popleft()
             if self._has_news():
                 wait = self._last + self._seconds - self._loop.time()
-                if wait <= 0 or self._closed or self.acknowledged - self._told >= _MOST_UNTOLD:
+                if wait <= 0 or self._closed or self._is_much():
                     return PublishResponse(ack=self._ack())
                 await self._until_changed(wait)
             elif self._closed:
@@ -96,8 +99,12 @@ class Acks:
     def _has_news(self) -> bool:
         return self._again or self.acknowledged > self._told
 
+    def _is_much(self) -> bool:
+        return self.acknowledged - self._told >= _MOST_UNTOLD or self._untold_bytes >= _MOST_UNTOLD_BYTES
+
     def _ack(self) -> PublishAck:
         self._again, self._told, self._last = False, self.acknowledged, self._loop.time()
+        self._untold_bytes = 0
         return PublishAck(sequence=self.acknowledged, window=self._window)
 
     async def _until_changed(self, seconds: float | None) -> None:

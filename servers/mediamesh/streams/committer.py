@@ -193,7 +193,8 @@ class Committer:
 
     def _deliver(self, done: list[Pending], appended: Appended) -> None:
         COUNTS.events_in += len(done)
-        COUNTS.bytes_in += sum(len(pending.data) for pending in done)
+        size = sum(len(pending.data) for pending in done)
+        COUNTS.bytes_in += size
         newest = done[-1].sequence
         first, last = appended.dropped or (0, -1)
         if appended.dropped:
@@ -212,7 +213,7 @@ class Committer:
             ended = done[-1].end is not None
             self._hub.feed(self._stream_id, events, after=self._newest, newest=newest, ended=ended)
         self._newest = newest
-        self._acks.acknowledge(newest, PublishWindow(items=appended.room_items, bytes=appended.room_bytes))
+        self._acks.acknowledge(newest, PublishWindow(items=appended.room_items, bytes=appended.room_bytes), size)
 
 
 def refused(stream_id: str, sequence: int, epoch: int, appended: Appended) -> NoReturn:

@@ -23,8 +23,9 @@ __all__ = ["Hub", "no_stream"]
 # That the store is away is told by the server's health, once a second; hundreds of streams need not repeat it.
 _LOG = logging.getLogger(__name__)
 _RETRY_SECONDS = 0.2
-# Streams that are opened together are told of together.
-_NEWS_SECONDS = 0.005
+# Streams that are opened together, or get their first readers together, are polled and told of together: each poll
+# names all streams.
+_PAUSE_SECONDS = 0.005
 # A stream to which this replica appended so lately is fed by itself; asking the store too would read each event twice.
 _OWN_SECONDS = 1.0
 
@@ -79,8 +80,8 @@ class Hub:
                     )
             for news in polled.news:
                 self._tell(news)
-            if polled.news:
-                await asyncio.sleep(_NEWS_SECONDS)
+            if not polled.entries:
+                await asyncio.sleep(_PAUSE_SECONDS)
 
     def feed(self, stream_id: str, events: list[Event], *, after: int, newest: int, ended: bool) -> None:
         """Deliver events that this replica has appended: all after a position up to the newest."""

@@ -27,7 +27,7 @@ __all__ = ["Delivery", "Subscription", "position_of"]
 
 # What is read of the log at once. Each read is a round trip; a reader of media would never catch up event by event.
 _PAGE_ITEMS = 256
-_PAGE_BYTES = 256 * 1024
+_PAGE_BYTES = 512 * 1024
 _SAMPLED = 64
 _DIGITS_OF_64_BITS = 20
 
