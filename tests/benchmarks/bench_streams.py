@@ -190,8 +190,10 @@ def report(run: Run, out: Path) -> None:
                 console.print(f"{title}, {_NAMES[name]}: {_words(row)}", soft_wrap=True, highlight=False)
     out.mkdir(parents=True, exist_ok=True)
     (out / "streams.json").write_text(json.dumps({"seen": run.seen, "medians": rows}, indent=1))
-    _plot(out / "streams.png", rows)
-    console.print(f"written: {out / 'streams.json'}, {out / 'streams.png'}", soft_wrap=True)
+    console.print(f"written: {out / 'streams.json'}", soft_wrap=True)
+    if fans := {title: by for title, by in rows.items() if title.startswith("1 to ")}:
+        _plot(out / "streams.png", fans)
+        console.print(f"written: {out / 'streams.png'}", soft_wrap=True)
 
 
 def _words(row: dict[str, Any]) -> str:
@@ -214,10 +216,9 @@ def _words(row: dict[str, Any]) -> str:
 
 def _plot(path: Path, rows: Mapping[str, Mapping[str, dict[str, Any]]]) -> None:
     curves: dict[str, list[tuple[int, dict[str, Any]]]] = defaultdict(list)
-    for title, by in rows.items():
+    for by in rows.values():
         for name, row in by.items():
-            if title.startswith("1 to "):
-                curves[name].append((int(row["readers"]), row))
+            curves[name].append((int(row["readers"]), row))
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
     for name, points in curves.items():
         x = [readers for readers, _ in points]
