@@ -148,8 +148,8 @@ async def test_the_count_of_instances_chooses_throughput_or_latency(
         used.append(threads)
         return Session(label, path, threads=threads, **settings)
 
-    monkeypatch.setattr("mediamesh.inference.model.cores", lambda limit: limit)
-    monkeypatch.setattr("mediamesh.inference.model.Session", session)
+    monkeypatch.setattr("mediamesh.inference.onnx_backend.cores", lambda limit: limit)
+    monkeypatch.setattr("mediamesh.inference.onnx_backend.Session", session)
     models.add_model(tmp_path, "double", models.double(), group)
     config = (await loaded(tmp_path, cpu_threads=3)).find("double").config
     assert config.instance_group[0].count == workers
@@ -160,7 +160,7 @@ async def test_a_provider_that_is_missing_is_warned_about_and_cpu_taken(tmp_path
     models.add_model(tmp_path, "double", models.double())
     with caplog.at_level(logging.WARNING):
         repository = await loaded(tmp_path, providers=("TensorrtExecutionProvider", "CPUExecutionProvider"))
-    assert repository.find("double").providers == ("CPUExecutionProvider",)
+    assert repository.find("double").backend.providers == ("CPUExecutionProvider",)
     assert "no TensorrtExecutionProvider" in caplog.text
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from mediamesh.inference.scheduling import Call
     from mediamesh.inference.session import Session
 
     Array = np.ndarray[Any, Any]
@@ -67,6 +68,14 @@ class Batcher:
         self._queue = queue
         self._workers = workers
         self._loop = asyncio.get_running_loop()
+
+    async def run(self, call: Call) -> list[Array]:
+        """Run a request with whatever else is queued."""
+        return await self.submit(call.inputs, call.outputs, items=call.items, seconds=call.seconds)
+
+    async def stream(self, call: Call) -> AsyncGenerator[list[Array]]:
+        """Run a request; an ONNX graph gives one answer."""
+        yield await self.run(call)
 
     def submit(
         self, inputs: Mapping[str, Array], outputs: tuple[str, ...], *, items: int, seconds: float | None

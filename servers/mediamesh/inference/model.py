@@ -2,37 +2,34 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from mediamesh.api.inference.v2 import inference_service_pb2 as pb
-from mediamesh.api.inference.v2 import model_config_pb2 as config_pb
-from mediamesh.inference.batcher import Batcher, batching
-from mediamesh.inference.config import CONFIG_FILE, THREADS_PARAMETER, LoadError, complete
-from mediamesh.inference.queue import Queue
-from mediamesh.inference.session import CPU, Session, cores, preferred_providers
-from mediamesh.inference.statistics import Statistics
-from mediamesh.inference.tensors import Signature
-from mediamesh.wire.errors import MeshError
-from mediamesh.wire.tensors import DTYPES
+from mediamesh.inference.config import BACKEND
+from mediamesh.inference.onnx_backend import open_onnx
+from mediamesh.inference.scheduling import Call, SequenceMark
+from mediamesh.wire.errors import NotImplementedByServer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Mapping
     from pathlib import Path
 
+    import numpy as np
+
+    from mediamesh.api.inference.v2 import model_config_pb2 as config_pb
+    from mediamesh.inference.backend import Backend, Open
     from mediamesh.inference.settings import Settings
+    from mediamesh.inference.tensors import Bound
     from mediamesh.wire.infer_request import InferRequest
 
-__all__ = ["Model", "loaded"]
+    Array = np.ndarray[Any, Any]
 
-_LOG = logging.getLogger(__name__)
-PROVIDERS_PARAMETER = "execution_providers"
-_Group = config_pb.ModelInstanceGroup
+__all__ = ["BACKENDS", "Model", "loaded"]
+
+# By the field ``backend`` of config.pbtxt; nothing there means onnxruntime.
+BACKENDS: dict[str, Open] = {BACKEND: open_onnx}
 
 
 @asynccontextmanager
@@ -44,26 +41,9 @@ async def loaded(
     Raises:
         LoadError: it cannot be loaded; names the file and what is wrong.
     """
-    label = f"{directory.name}/{version}"
-    file = directory / str(version) / (config.default_model_filename or "model.onnx")
-    if not file.is_file():
-        raise LoadError(f"{file}: there is no such file.")
-    sessions = await asyncio.to_thread(_sessions, label, file, config, settings)
-    session = sessions[0]
-    full = complete(directory / CONFIG_FILE, config, session.inputs, session.outputs)
-    _state_truth(full, sessions)
-    await asyncio.to_thread(_warm_up, label, session)
-    policy = full.dynamic_batching.default_queue_policy
-    queue = Queue(
-        label,
-        max_requests=min(policy.max_queue_size or settings.queue_requests, settings.queue_requests),
-        max_bytes=settings.queue_bytes,
-        max_items=full.max_batch_size if full.HasField("dynamic_batching") else 0,
-    )
-    signature = Signature(label, session.inputs, session.outputs, full.max_batch_size)
-    _LOG.info("model %s on %s, %d workers", label, ", ".join(session.providers), len(sessions))
-    async with batching(label, sessions, queue, Statistics(directory.name, str(version))) as batcher:
-        yield Model(full, version, signature, batcher, tuple(session.providers))
+    open_backend = BACKENDS[config.backend or BACKEND]
+    async with open_backend(directory, version, config, settings) as backend:
+        yield Model(backend, version)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,18 +51,27 @@ class Model:
     """One version of a model, ready to run.
 
     Attributes:
-        config: Its configuration, complete.
+        backend: What runs it.
         version: Its version.
-        signature: What it takes and gives.
-        batcher: Runs it.
-        providers: What it really runs on.
     """
 
-    config: config_pb.ModelConfig
+    backend: Backend
     version: int
-    signature: Signature
-    batcher: Batcher
-    providers: tuple[str, ...]
+
+    @property
+    def config(self) -> config_pb.ModelConfig:
+        """Its configuration, complete."""
+        return self.backend.config
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.backend.config.name
+
+    @property
+    def decoupled(self) -> bool:
+        """Whether a request may have any number of answers."""
+        return self.config.model_transaction_policy.decoupled
 
     async def infer(self, request: InferRequest, seconds: float | None) -> pb.ModelInferResponse:
         """Run a request; cancelling it takes it out of the queue.
@@ -93,24 +82,52 @@ class Model:
 
         Raises:
             InvalidRequest: the request does not fit the model.
+            NotImplementedByServer: the model is decoupled: its answers need a stream.
             Overloaded: the queue is full.
             DeadlineExceeded: the time passed in the queue.
             MeshError: the model failed.
         """
-        bound = self.signature.bind(request)
-        wait = self._longest_wait(request.message, seconds)
-        arrays = await self.batcher.submit(bound.inputs, bound.outputs, items=bound.items, seconds=wait)
-        return self.signature.response(request.message, str(self.version), bound.outputs, arrays)
+        if self.decoupled:
+            raise NotImplementedByServer(
+                f"Model {self.name} is decoupled: a request may have any number of answers; use ModelStreamInfer.",
+                model=self.name,
+            )
+        bound = self.backend.signature.bind(request)
+        arrays = await self.backend.scheduler.run(self._call(request.message, bound, seconds))
+        return self._response(request.message, bound, arrays)
+
+    async def answers(self, request: InferRequest, seconds: float | None) -> AsyncGenerator[pb.ModelInferResponse]:
+        """Yield the answers to a request of a decoupled model as they come; raises what :meth:`infer` does."""
+        bound = self.backend.signature.bind(request)
+        async for arrays in self.backend.scheduler.stream(self._call(request.message, bound, seconds)):
+            yield self._response(request.message, bound, arrays)
 
     def metadata(self) -> pb.ModelMetadataResponse:
         """Describe the tensors."""
         tensor = pb.ModelMetadataResponse.TensorMetadata
         inputs, outputs = (
             [tensor(name=spec.name, datatype=spec.datatype, shape=spec.shape) for spec in specs.values()]
-            for specs in (self.signature.inputs, self.signature.outputs)
+            for specs in (self.backend.signature.inputs, self.backend.signature.outputs)
         )
         return pb.ModelMetadataResponse(
             name=self.config.name, platform=self.config.platform, inputs=inputs, outputs=outputs
+        )
+
+    def _response(self, message: pb.ModelInferRequest, bound: Bound, arrays: list[Array]) -> pb.ModelInferResponse:
+        return self.backend.signature.response(message, str(self.version), bound.outputs, arrays)
+
+    def _call(self, message: pb.ModelInferRequest, bound: Bound, seconds: float | None) -> Call:
+        wait = self._longest_wait(message, seconds)
+        if not message.parameters:
+            return Call(inputs=bound.inputs, outputs=bound.outputs, items=bound.items, seconds=wait)
+        return Call(
+            inputs=bound.inputs,
+            outputs=bound.outputs,
+            items=bound.items,
+            seconds=wait,
+            priority=_number(message.parameters, "priority"),
+            sequence=_sequence(message.parameters),
+            parameters=message.parameters,
         )
 
     def _longest_wait(self, message: pb.ModelInferRequest, seconds: float | None) -> float | None:
@@ -119,60 +136,22 @@ class Model:
         limits = [] if seconds is None else [seconds]
         if policy.default_timeout_microseconds:
             limits.append(policy.default_timeout_microseconds / 1e6)
-        if message.parameters and (policy.allow_timeout_override or not policy.default_timeout_microseconds):
-            timeout = message.parameters["timeout"] if "timeout" in message.parameters else pb.InferParameter()
-            if microseconds := timeout.int64_param or timeout.uint64_param:
-                limits.append(microseconds / 1e6)
+        overridable = policy.allow_timeout_override or not policy.default_timeout_microseconds
+        if overridable and (microseconds := _number(message.parameters, "timeout")):
+            limits.append(microseconds / 1e6)
         return min(limits, default=None)
 
 
-def _sessions(label: str, file: Path, config: config_pb.ModelConfig, settings: Settings) -> list[Session]:
-    """Return a session for every worker; single-threaded ones share one, which runs in the thread that calls it."""
-    group = config.instance_group[0] if config.instance_group else _Group()
-    where = f"{file.parent.parent / CONFIG_FILE}: instance_group"
-    if group.kind == _Group.KIND_MODEL or group.count < 0:
-        raise LoadError(f"{where}: expected KIND_AUTO, KIND_CPU or KIND_GPU, and a count of 0 or more.")
-    providers = [CPU] if group.kind == _Group.KIND_CPU else preferred_providers(settings.providers)
-    usable = cores(settings.cpu_threads)
-    count = group.count or usable
-    threads = _threads(where, config) or (max(1, usable // count) if group.count else 1)
-    first = Session(label, file, providers=providers, threads=threads, device=group.gpus[0] if group.gpus else 0)
-    if first.providers[0] != CPU:
-        more = [Session(label, file, providers=providers, threads=1, device=device) for device in group.gpus[1:]]
-        return [session for session in (first, *more) for _ in range(group.count or 1)]
-    if group.kind == _Group.KIND_GPU:
-        raise LoadError(f"{where}: kind: KIND_GPU, but onnxruntime runs the model on {', '.join(first.providers)}.")
-    if threads == 1:
-        return [first] * count
-    return [first, *(Session(label, file, providers=[CPU], threads=threads) for _ in range(count - 1))]
+def _sequence(parameters: Mapping[str, pb.InferParameter]) -> SequenceMark | None:
+    key = _number(parameters, "sequence_id") or (
+        parameters["sequence_id"].string_param if "sequence_id" in parameters else ""
+    )
+    if not key:
+        return None
+    start, end = (name in parameters and parameters[name].bool_param for name in ("sequence_start", "sequence_end"))
+    return SequenceMark(key, start=start, end=end)
 
 
-def _threads(where: str, config: config_pb.ModelConfig) -> int:
-    given = config.parameters[THREADS_PARAMETER].string_value if THREADS_PARAMETER in config.parameters else "0"
-    if not given.isdecimal() or int(given) > 1024:
-        raise LoadError(f"{where}: parameters[{THREADS_PARAMETER}]: {given!r}, expected 0 to 1024.")
-    return int(given)
-
-
-def _state_truth(config: config_pb.ModelConfig, sessions: list[Session]) -> None:
-    """Write into the configuration how the model really runs, for ModelConfig to tell."""
-    on_cpu = sessions[0].providers[0] == CPU
-    group = config.instance_group[0] if config.instance_group else config.instance_group.add()
-    group.kind = _Group.KIND_CPU if on_cpu else _Group.KIND_GPU
-    group.count = len(sessions) // (1 if on_cpu else max(1, len(group.gpus)))
-    group.name = group.name or f"{config.name}_0"
-    config.parameters[PROVIDERS_PARAMETER].string_value = ",".join(sessions[0].providers)
-
-
-def _warm_up(label: str, session: Session) -> None:
-    """Run once on zeros where all sizes but the first are known: the first run allocates."""
-    specs = session.inputs
-    if any(spec.datatype == "BYTES" or -1 in spec.shape[1:] for spec in specs):
-        return
-    zeros: dict[str, Any] = {
-        spec.name: np.zeros([max(1, size) for size in spec.shape], DTYPES[spec.datatype]) for spec in specs
-    }
-    try:
-        session.run(zeros, [spec.name for spec in session.outputs])
-    except MeshError as error:
-        _LOG.info("model %s was not warmed up, as it does not run on zeros: %s", label, error)
+def _number(parameters: Mapping[str, pb.InferParameter], name: str) -> int:
+    given = parameters.get(name)
+    return (given.int64_param or given.uint64_param) if given is not None else 0

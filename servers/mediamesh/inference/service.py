@@ -64,7 +64,7 @@ class InferenceServicer:
 
     async def ServerMetadata(self, request: pb.ServerMetadataRequest, context: Context) -> pb.ServerMetadataResponse:
         """Name the server and what it does beyond the basic protocol."""
-        providers = sorted({provider for model in self._repository.loaded() for provider in model.providers})
+        providers = sorted({provider for model in self._repository.loaded() for provider in model.backend.providers})
         return pb.ServerMetadataResponse(
             name="mediamesh",
             version=installed_version("mediamesh"),
@@ -84,7 +84,9 @@ class InferenceServicer:
     async def ModelStatistics(self, request: pb.ModelStatisticsRequest, context: Context) -> pb.ModelStatisticsResponse:
         """Return the counters of one model or of all."""
         models = self._repository.loaded(request.name, request.version)
-        return pb.ModelStatisticsResponse(model_stats=[model.batcher.statistics.snapshot() for model in models])
+        return pb.ModelStatisticsResponse(
+            model_stats=[model.backend.scheduler.statistics.snapshot() for model in models]
+        )
 
     async def RepositoryIndex(self, request: pb.RepositoryIndexRequest, context: Context) -> pb.RepositoryIndexResponse:
         """List the models, loaded or not."""

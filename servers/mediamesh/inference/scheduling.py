@@ -1,0 +1,82 @@
+"""What every way of running a model has in common: a checked request goes in, tensors come out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Mapping
+
+    import numpy as np
+
+    from mediamesh.api.inference.v2 import inference_service_pb2 as pb
+    from mediamesh.inference.statistics import Statistics
+
+    Array = np.ndarray[Any, Any]
+
+__all__ = ["Call", "Scheduler", "SequenceMark"]
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceMark:
+    """A request's place in a sequence.
+
+    Attributes:
+        key: What the caller calls the sequence, the parameter ``sequence_id``: a number or a text.
+        start: It is the first of its sequence.
+        end: It is the last.
+    """
+
+    key: int | str
+    start: bool = False
+    end: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One request, held against the model's signature.
+
+    Attributes:
+        inputs: Tensors by name; do not change until the last answer is there.
+        outputs: Names of the wanted outputs.
+        items: Size of the batch dimension; 1 for a model that has none.
+        seconds: Longest wait in a queue; None is for ever.
+        priority: The parameter ``priority``: 1 is the highest, 0 takes the model's default.
+        sequence: Its place in a sequence, where it has one.
+        parameters: All parameters of the request.
+    """
+
+    inputs: Mapping[str, Array]
+    outputs: tuple[str, ...]
+    items: int = 1
+    seconds: float | None = None
+    priority: int = 0
+    sequence: SequenceMark | None = None
+    parameters: Mapping[str, pb.InferParameter] = field(default_factory=lambda: MappingProxyType({}))
+
+
+class Scheduler(Protocol):
+    """Decides when and with whom a request runs; cancelling a call takes it out of its queue."""
+
+    @property
+    def statistics(self) -> Statistics:
+        """The model's counters."""
+        ...
+
+    async def run(self, call: Call) -> list[Array]:
+        """Run a request that has one answer: the outputs in the order of their names.
+
+        Raises:
+            InvalidRequest: the model does not take such inputs.
+            Overloaded: the queue is full.
+            DeadlineExceeded: the time passed in the queue.
+            Unavailable: the model is being unloaded.
+            MeshError: the model failed.
+        """
+        ...
+
+    def stream(self, call: Call) -> AsyncGenerator[list[Array]]:
+        """Run a request of a decoupled model: any number of answers, as they come; raises what :meth:`run` does."""
+        ...
