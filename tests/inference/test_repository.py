@@ -68,7 +68,6 @@ async def test_the_version_policy_chooses(tmp_path, policy, versions) -> None:
         ('backend: "tensorflow"', "backend: 'tensorflow', expected 'onnxruntime'"),
         ("sequence_batching {}", "sequence_batching: not supported"),
         ("max_batch_size: 4 dynamic_batching { max_queue_delay_microseconds: 5 }", "max_queue_delay_microseconds: not"),
-        ("optimization { cuda { graphs: true } }", "optimization.cuda.graphs: not supported"),
         ("model_transaction_policy { decoupled: true }", "model_transaction_policy.decoupled: not supported"),
         ('parameters { key: "x" value { string_value: "1" } }', r"parameters\[x\].string_value: not supported"),
         ("dynamic_batching {}", "dynamic_batching: needs a max_batch_size"),

@@ -1,47 +1,30 @@
-"""config.pbtxt: read, held against what this server supports, and completed from the ONNX file.
+"""config.pbtxt: read, and held against what this server supports.
 
 Nothing in it is ignored: a field that this server does not act on makes the load fail with a sentence that names file
-and field.
+and field. What needs the ONNX file as well is checked in completion.py.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
-from google.protobuf import text_format
+from google.protobuf import json_format, text_format
 
 from mediamesh.api.inference.v2 import model_config_pb2 as pb
-from mediamesh.inference.datatypes import TO_CONFIG, TensorSpec
-from mediamesh.wire.errors import FailedPrecondition
+from mediamesh.inference.fields import ONNXRUNTIME, SUPPORTED, unsupported
+from mediamesh.wire.errors import FailedPrecondition, InvalidRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
-    from google.protobuf.message import Message
-
-__all__ = ["CONFIG_FILE", "LoadError", "complete", "read_config"]
+__all__ = ["CONFIG_FILE", "LoadError", "file_beside", "read_config", "read_override"]
 
 CONFIG_FILE = "config.pbtxt"
-BACKEND = "onnxruntime"
 PLATFORM = "onnxruntime_onnx"
-THREADS_PARAMETER = "intra_op_thread_count"
-# What Triton sets for a model without a config that can be batched: its backend option default-max-batch-size.
-_DEFAULT_BATCH = 4
-_SUPPORTED = frozenset({
-    "name", "platform", "backend", "default_model_filename", "max_batch_size",
-    "input.name", "input.data_type", "input.format", "input.dims",
-    "output.name", "output.data_type", "output.dims",
-    "version_policy.latest", "version_policy.latest.num_versions", "version_policy.all",
-    "version_policy.specific.versions",
-    "instance_group.name", "instance_group.count", "instance_group.kind", "instance_group.gpus",
-    "dynamic_batching", "dynamic_batching.default_queue_policy",
-    "dynamic_batching.default_queue_policy.max_queue_size",
-    "dynamic_batching.default_queue_policy.default_timeout_microseconds",
-    "dynamic_batching.default_queue_policy.allow_timeout_override",
-    f"parameters[{THREADS_PARAMETER}].string_value",
-})  # fmt: skip
-Tensor: TypeAlias = pb.ModelInput | pb.ModelOutput
+_LARGEST_CONFIG = 4 << 20
+_MOST_GROUPS = 64
+_MOST_INSTANCES = 1024
 
 
 class LoadError(FailedPrecondition):
@@ -57,99 +40,112 @@ def read_config(path: Path) -> pb.ModelConfig:
     config = pb.ModelConfig()
     if path.is_file():
         try:
+            if path.stat().st_size > _LARGEST_CONFIG:
+                raise LoadError(f"{path}: has {path.stat().st_size} bytes, at most {_LARGEST_CONFIG} are read.")
             text_format.Parse(path.read_text(encoding="utf-8"), config)
-        except (text_format.ParseError, UnicodeDecodeError) as error:
+        except (text_format.ParseError, UnicodeDecodeError, OSError, RecursionError) as error:
             raise LoadError(f"{path}: {error}") from error
-    if unsupported := [field for field in _fields_set(config) if field not in _SUPPORTED]:
-        raise LoadError(f"{path}: {', '.join(unsupported)}: not supported by this server.")
-    _require(path, "name", config.name, {"", path.parent.name})
-    _require(path, "platform", config.platform, {"", PLATFORM})
-    _require(path, "backend", config.backend, {"", BACKEND})
+    _check(path, config)
+    return config
+
+
+def read_override(path: Path, text: str) -> pb.ModelConfig:
+    """Return a configuration given as JSON in place of the file at ``path``.
+
+    Raises:
+        InvalidRequest: it is no JSON, or no configuration.
+        LoadError: it asks for something that this server does not do.
+    """
+    config = pb.ModelConfig()
+    try:
+        json_format.Parse(text, config)
+    except (json_format.ParseError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidRequest.of_field("parameters[config]", f"is no model configuration in JSON: {error}") from error
+    _check(path, config)
+    return config
+
+
+def file_beside(where: str, name: str) -> str:
+    """Return the name of a file that lies in one directory with others.
+
+    Raises:
+        LoadError: it would lie somewhere else.
+    """
+    if not name or "/" in name or "\\" in name or "\0" in name or name in {".", ".."}:
+        raise LoadError(f"{where}: {name!r} is not the name of a file beside others of the model.")
+    return name
+
+
+def _check(path: Path, config: pb.ModelConfig) -> None:
+    backend = config.backend or ONNXRUNTIME
+    _require(path, "name", config.name, [path.parent.name])
+    _require(path, "backend", config.backend, list(SUPPORTED))
+    if fields := unsupported(config, backend):
+        raise LoadError(f"{path}: {', '.join(fields)}: not supported by this server.")
+    _require(path, "platform", config.platform, [PLATFORM] if backend == ONNXRUNTIME else [])
     if config.max_batch_size < 0:
         raise LoadError(f"{path}: max_batch_size: {config.max_batch_size} is below 0.")
     if config.HasField("dynamic_batching") and not config.max_batch_size:
         raise LoadError(f"{path}: dynamic_batching: needs a max_batch_size above 0.")
-    if len(config.instance_group) > 1:
-        raise LoadError(f"{path}: instance_group: {len(config.instance_group)} groups, this server runs one.")
-    _file_within_version(path, config.default_model_filename)
-    return config
+    if config.response_cache.enable:
+        raise LoadError(f"{path}: response_cache.enable: true is not supported by this server.")
+    if config.default_model_filename:
+        file_beside(f"{path}: default_model_filename", config.default_model_filename)
+    _check_tensors(path, config)
+    _check_groups(path, config.instance_group)
 
 
-def complete(
-    path: Path, config: pb.ModelConfig, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
-) -> pb.ModelConfig:
-    """Return the configuration with what it leaves open taken from the ONNX file, whose tensors are given.
-
-    Raises:
-        LoadError: the two contradict each other.
-    """
-    full = pb.ModelConfig()
-    full.CopyFrom(config)
-    full.name, full.platform, full.backend = path.parent.name, PLATFORM, BACKEND
-    full.default_model_filename = config.default_model_filename or "model.onnx"
-    described = bool(config.input or config.output or config.max_batch_size)
-    if not described and all(spec.shape and spec.shape[0] < 0 for spec in (*inputs, *outputs)):
-        full.max_batch_size = _DEFAULT_BATCH
-        full.dynamic_batching.SetInParent()
-    batched = full.max_batch_size > 0
-    _match(path, "input", config.input, inputs, batched=batched)
-    _match(path, "output", config.output, outputs, batched=batched)
-    if not config.input:
-        for spec in inputs:
-            full.input.add(name=spec.name, data_type=TO_CONFIG[spec.datatype], dims=spec.shape[batched:])
-    if not config.output:
-        for spec in outputs:
-            full.output.add(name=spec.name, data_type=TO_CONFIG[spec.datatype], dims=spec.shape[batched:])
-    return full
+def _check_tensors(path: Path, config: pb.ModelConfig) -> None:
+    for field, tensors in (("input", config.input), ("output", config.output)):
+        names = [tensor.name for tensor in tensors]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise LoadError(f"{path}: {field}: {', '.join(twice)} is described twice.")
+        for tensor in tensors:
+            where = f"{path}: {field} {tensor.name!r}"
+            shapes = {"dims": tensor.dims, "reshape.shape": tensor.reshape.shape}
+            for name, shape in shapes.items():
+                if any(size < -1 or size == 0 for size in shape):
+                    raise LoadError(f"{where}: {name}: {list(shape)}, expected sizes of 1 or more, -1 for any.")
+            if tensor.HasField("reshape"):
+                _check_reshape(where, tensor.dims, tensor.reshape.shape)
+    for output in config.output:
+        if output.label_filename:
+            file_beside(f"{path}: output {output.name!r}: label_filename", output.label_filename)
+    for tensor in config.input:
+        if tensor.format and len(tensor.dims) != 3:
+            raise LoadError(
+                f"{path}: input {tensor.name!r}: format: is for three dimensions, dims has {len(tensor.dims)}."
+            )
 
 
-def _fields_set(message: Message, prefix: str = "") -> Iterator[str]:
-    """Yield the path of every leaf that is set; an empty message counts as one."""
-    for field, value in message.ListFields():
-        path = prefix + field.name
-        if field.message_type is None:
-            yield path
-        elif field.message_type.GetOptions().map_entry:
-            for key in value:
-                nested = value[key]
-                yield from _fields_set(nested, f"{path}[{key}].") if hasattr(nested, "ListFields") else [path]
-        else:
-            for item in value if field.is_repeated else [value]:
-                yield from _fields_set(item, f"{path}.") if item.ListFields() else [path]
+def _check_reshape(where: str, dims: Sequence[int], shape: Sequence[int]) -> None:
+    """Hold a reshape against its dims: as many elements, and as many variable sizes, as Triton has it."""
+    if list(dims).count(-1) != list(shape).count(-1) or _fixed(dims) != _fixed(shape):
+        raise LoadError(f"{where}: reshape: {list(dims)} and {list(shape)} do not hold the same number of elements.")
 
 
-def _require(path: Path, field: str, value: str, allowed: set[str]) -> None:
-    if value not in allowed:
-        raise LoadError(f"{path}: {field}: {value!r}, expected {max(allowed)!r} or nothing.")
+def _fixed(sizes: Sequence[int]) -> int:
+    product = 1
+    for size in sizes:
+        product *= size if size > 0 else 1
+    return product
 
 
-def _file_within_version(path: Path, name: str) -> None:
-    if "/" in name or "\\" in name or name in {".", ".."}:
-        raise LoadError(
-            f"{path}: default_model_filename: {name!r} is not the name of a file beside others of a version."
-        )
+def _check_groups(path: Path, groups: Sequence[pb.ModelInstanceGroup]) -> None:
+    if len(groups) > _MOST_GROUPS or sum(max(1, group.count) for group in groups) > _MOST_INSTANCES:
+        raise LoadError(f"{path}: instance_group: at most {_MOST_GROUPS} groups of {_MOST_INSTANCES} instances in all.")
+    kinds = pb.ModelInstanceGroup
+    for group in groups:
+        where = f"{path}: instance_group {group.name!r}" if group.name else f"{path}: instance_group"
+        if group.kind not in {kinds.KIND_AUTO, kinds.KIND_CPU, kinds.KIND_GPU} or group.count < 0:
+            raise LoadError(f"{where}: expected KIND_AUTO, KIND_CPU or KIND_GPU, and a count of 0 or more.")
+        if any(gpu < 0 for gpu in group.gpus) or len(set(group.gpus)) < len(group.gpus):
+            raise LoadError(f"{where}: gpus: {list(group.gpus)}, expected numbers of devices, each once.")
+        if group.gpus and group.kind == kinds.KIND_CPU:
+            raise LoadError(f"{where}: gpus: {list(group.gpus)}, but its kind is KIND_CPU.")
 
 
-def _match(path: Path, field: str, described: Sequence[Tensor], specs: Sequence[TensorSpec], *, batched: bool) -> None:
-    known = {spec.name: spec for spec in specs}
-    for tensor in described:
-        where, spec = f"{path}: {field} {tensor.name!r}", known.get(tensor.name)
-        if spec is None:
-            raise LoadError(f"{where}: the ONNX file has no such {field}; it has {', '.join(known) or 'none'}.")
-        if tensor.data_type != TO_CONFIG[spec.datatype]:
-            given, own = (pb.DataType.Name(kind) for kind in (tensor.data_type, TO_CONFIG[spec.datatype]))
-            raise LoadError(f"{where}: data_type: {given}, the ONNX file has {own}.")
-        shape = (-1, *tensor.dims) if batched else tuple(tensor.dims)
-        if len(shape) != len(spec.shape) or any(
-            given != own and min(given, own) >= 0 for given, own in zip(shape, spec.shape, strict=True)
-        ):
-            note = ", the first being the batch" if batched else ""
-            raise LoadError(f"{where}: dims: {list(tensor.dims)}, the ONNX file has {list(spec.shape)}{note}.")
-    if field == "input" and described and len(described) < len(known):
-        missing = set(known).difference(tensor.name for tensor in described)
-        raise LoadError(f"{path}: input: does not list {', '.join(sorted(missing))}, which the ONNX file takes.")
-    if batched and (fixed := [spec for spec in specs if not spec.shape or spec.shape[0] >= 0]):
-        raise LoadError(
-            f"{path}: max_batch_size: needs a variable first dimension, {field} {fixed[0].name!r} has "
-            f"{list(fixed[0].shape)}."
-        )
+def _require(path: Path, field: str, value: str, allowed: Sequence[str]) -> None:
+    if value and value not in allowed:
+        expected = "".join(f"{name!r} or " for name in allowed)
+        raise LoadError(f"{path}: {field}: {value!r}, expected {expected}nothing.")

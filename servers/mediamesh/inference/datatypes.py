@@ -32,11 +32,13 @@ class TensorSpec:
         name: Its name.
         datatype: Element type in the protocol's spelling.
         shape: Size of each dimension, the batch dimension included; -1 is variable.
+        optional: A request may leave it out: the model has a value for it.
     """
 
     name: str
     datatype: str
     shape: tuple[int, ...]
+    optional: bool = False
 
     def __str__(self) -> str:
         return f"{self.datatype} {list(self.shape)}"

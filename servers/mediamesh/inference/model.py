@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mediamesh.api.inference.v2 import inference_service_pb2 as pb
-from mediamesh.inference.config import BACKEND
+from mediamesh.inference.fields import ONNXRUNTIME
 from mediamesh.inference.onnx_backend import open_onnx
 from mediamesh.inference.scheduling import Call, SequenceMark
 from mediamesh.wire.errors import NotImplementedByServer
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["BACKENDS", "Model", "loaded"]
 
 # By the field ``backend`` of config.pbtxt; nothing there means onnxruntime.
-BACKENDS: dict[str, Open] = {BACKEND: open_onnx}
+BACKENDS: dict[str, Open] = {ONNXRUNTIME: open_onnx}
 
 
 @asynccontextmanager
@@ -41,7 +41,7 @@ async def loaded(
     Raises:
         LoadError: it cannot be loaded; names the file and what is wrong.
     """
-    open_backend = BACKENDS[config.backend or BACKEND]
+    open_backend = BACKENDS[config.backend or ONNXRUNTIME]
     async with open_backend(directory, version, config, settings) as backend:
         yield Model(backend, version)
 

@@ -12,7 +12,8 @@ import numpy as np
 from mediamesh.api.inference.v2 import model_config_pb2 as config_pb
 from mediamesh.inference.backend import Backend
 from mediamesh.inference.batcher import batching
-from mediamesh.inference.config import CONFIG_FILE, THREADS_PARAMETER, LoadError, complete
+from mediamesh.inference.completion import complete
+from mediamesh.inference.config import CONFIG_FILE, LoadError
 from mediamesh.inference.queue import Queue
 from mediamesh.inference.session import CPU, Session, cores, preferred_providers
 from mediamesh.inference.statistics import Statistics
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["open_onnx"]
 
 _LOG = logging.getLogger(__name__)
+THREADS_PARAMETER = "intra_op_thread_count"
 PROVIDERS_PARAMETER = "execution_providers"
 _Group = config_pb.ModelInstanceGroup
 
