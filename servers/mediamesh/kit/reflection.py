@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha import reflection
 
 from mediamesh.api.agent.v1 import agent_service_pb2
 from mediamesh.api.flow.v1 import flow_edge_service_pb2, flow_service_pb2
-from mediamesh.api.inference.v2 import inference_service_pb2
+from mediamesh.api.inference.v2 import inference_edge_service_pb2, inference_service_pb2
 from mediamesh.api.media.v1 import media_service_pb2
 from mediamesh.api.stream.v1 import stream_edge_service_pb2, stream_service_pb2
 
@@ -30,6 +30,7 @@ _FILES: Sequence[FileDescriptor] = (
     agent_service_pb2.DESCRIPTOR,
     flow_edge_service_pb2.DESCRIPTOR,
     flow_service_pb2.DESCRIPTOR,
+    inference_edge_service_pb2.DESCRIPTOR,
     inference_service_pb2.DESCRIPTOR,
     media_service_pb2.DESCRIPTOR,
     stream_edge_service_pb2.DESCRIPTOR,

@@ -34,12 +34,15 @@ class _Behind(NamedTuple):
         idle: Silence, of both sides, after which a call is broken off; ``0s`` for none.
         is_patient: Whether a call waits for a server that is away, some 15 seconds, and is made anew when the server
             went before it answered.
+        says_status: Whether the server says the HTTP status of its answers itself, in the header
+            ``mediamesh-http-status``.
     """
 
     prefix: str
     server: str
     idle: str = "300s"
     is_patient: bool = False
+    says_status: bool = False
 
 
 # Longer than the longest silence between heartbeats that a reader of a stream may ask for, 600 s.
@@ -56,6 +59,7 @@ _SERVICES = (
     _Behind("/mediamesh.api.stream.v1.StreamService/Publish", "streams", "0s"),
     _Behind("/mediamesh.api.stream.v1.", "streams", _BEYOND_HEARTBEATS),
     _Behind("/inference.GRPCInferenceService/", "inference"),
+    _Behind("/inference.InferenceEdgeService/", "inference", says_status=True),
     _Behind("/grpc.reflection.", "orchestrator"),
     _Behind("/grpc.health.v1.Health/", "orchestrator"),
 )
