@@ -9,12 +9,9 @@ from contextlib import asynccontextmanager
 import grpc
 import numpy as np
 from google.protobuf import json_format
+from google.protobuf.message_factory import GetMessageClass
 
 from mediamesh.api.inference.v2 import inference_service_pb2 as pb
-from mediamesh.api.inference.v2.inference_service_pb2_grpc import (
-    GRPCInferenceServiceServicer,
-    add_GRPCInferenceServiceServicer_to_server,
-)
 
 Behaviour = Callable[[pb.ModelInferRequest], AsyncIterator[pb.ModelStreamInferResponse]]
 
@@ -49,7 +46,7 @@ class Break(Exception):
     """Ends the whole call with UNAVAILABLE."""
 
 
-class FakeServer(GRPCInferenceServiceServicer):
+class FakeServer:
     """Answers as it is told.
 
     Attributes:
@@ -141,10 +138,18 @@ async def fake_server(behave: Behaviour = echo, *, port: int = 0) -> AsyncGenera
     """Run one for as long as the block lasts."""
     fake = FakeServer(behave)
     server = grpc.aio.server()
-    add_GRPCInferenceServiceServicer_to_server(fake, server)  # type: ignore[no-untyped-call]
+    service = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+    handlers = {method.name: _handler(fake, method) for method in service.methods if hasattr(fake, method.name)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.full_name, handlers),))
     fake.address = f"127.0.0.1:{server.add_insecure_port(f'127.0.0.1:{port}')}"
     await server.start()
     try:
         yield fake
     finally:
         await server.stop(None)
+
+
+def _handler(fake: FakeServer, method) -> grpc.RpcMethodHandler:
+    make = grpc.stream_stream_rpc_method_handler if method.client_streaming else grpc.unary_unary_rpc_method_handler
+    request, response = GetMessageClass(method.input_type), GetMessageClass(method.output_type)
+    return make(getattr(fake, method.name), request.FromString, response.SerializeToString)
