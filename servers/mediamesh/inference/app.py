@@ -17,7 +17,9 @@ __all__ = ["app"]
 async def app(settings: Settings) -> AsyncGenerator[Part]:
     """Load the models and offer them."""
     async with open_repository(settings) as repository:
-        servicer = InferenceServicer(repository, stream_requests=settings.stream_requests)
+        servicer = InferenceServicer(
+            repository, stream_requests=settings.stream_requests, stream_bytes=settings.stream_bytes
+        )
         yield Part(
             services=[SERVICE],
             register=lambda server: register(servicer, server),

@@ -11,7 +11,9 @@ import grpc
 from google.protobuf.message_factory import GetMessageClass
 
 from mediamesh.api.inference.v2 import inference_service_pb2 as pb
-from mediamesh.inference.stream import answers, parse
+from mediamesh.inference.outbox import Outbox
+from mediamesh.inference.parsing import parse
+from mediamesh.inference.stream import Manner, Runner, answers
 from mediamesh.kit.boundary import time_left
 from mediamesh.wire.errors import NotFound, NotImplementedByServer
 
@@ -31,6 +33,8 @@ _DESCRIPTOR = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 SERVICE = _DESCRIPTOR.full_name
 # These take the bytes of a request, so that tensors do not pass through protobuf.
 _BYTES = frozenset({"ModelInfer", "ModelStreamInfer"})
+# These give bytes: what waits to be written is bounded in bytes, so it is serialised before it waits.
+_GIVE_BYTES = frozenset({"ModelStreamInfer"})
 
 
 class InferenceServicer:
@@ -39,11 +43,14 @@ class InferenceServicer:
     Args:
         repository: The models.
         stream_requests: Requests in flight on one stream.
+        stream_bytes: Bytes of answers that wait on one stream.
     """
 
-    def __init__(self, repository: Repository, *, stream_requests: int) -> None:
+    def __init__(self, repository: Repository, *, stream_requests: int, stream_bytes: int) -> None:
         self._repository = repository
         self._stream_requests = stream_requests
+        self._stream_bytes = stream_bytes
+        self._runner = Runner(decoupled=self._decoupled, infer=self._infer, answers=self._answers)
         self._draining = asyncio.Event()
 
     async def drain(self) -> None:
@@ -99,11 +106,11 @@ class InferenceServicer:
         """Run a model once."""
         return await self._infer(parse(data), time_left(context))
 
-    async def ModelStreamInfer(
-        self, requests: AsyncIterator[bytes], context: Context
-    ) -> AsyncGenerator[pb.ModelStreamInferResponse]:
+    async def ModelStreamInfer(self, requests: AsyncIterator[bytes], context: Context) -> AsyncGenerator[bytes]:
         """Run models, many requests in flight; no request's error ends the stream."""
-        stream = answers(requests, self._infer, most=self._stream_requests, draining=self._draining)
+        manner = Manner.of_headers(dict(context.invocation_metadata() or ()))
+        outbox = Outbox(most_requests=self._stream_requests, most_bytes=self._stream_bytes)
+        stream = answers(requests, self._runner, manner, outbox, self._draining)
         async with aclosing(stream) as responses:
             async for response in responses:
                 yield response
@@ -111,6 +118,13 @@ class InferenceServicer:
     async def _infer(self, request: InferRequest, seconds: float | None) -> pb.ModelInferResponse:
         model = self._repository.find(request.message.model_name, request.message.model_version)
         return await model.infer(request, seconds)
+
+    def _decoupled(self, request: InferRequest) -> bool:
+        return self._repository.find(request.message.model_name, request.message.model_version).decoupled
+
+    def _answers(self, request: InferRequest, seconds: float | None) -> AsyncGenerator[pb.ModelInferResponse]:
+        model = self._repository.find(request.message.model_name, request.message.model_version)
+        return model.answers(request, seconds)
 
 
 def register(servicer: InferenceServicer, server: grpc.aio.Server) -> None:
@@ -128,7 +142,7 @@ def _handler(servicer: InferenceServicer, method: MethodDescriptor) -> grpc.RpcM
     handler: grpc.RpcMethodHandler[Any, Any] = make(
         getattr(servicer, method.name, None) or _unimplemented(method.name),
         None if method.name in _BYTES else request.FromString,
-        response.SerializeToString,
+        None if method.name in _GIVE_BYTES else response.SerializeToString,
     )
     return handler
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import DirectoryPath, Field
 
@@ -26,6 +26,12 @@ class Settings(ServerSettings):
     cpu_threads: int = Field(
         default=0, ge=0, le=1024, description="Cores that a model on the CPU may use; 0 means all that the process has."
     )
+    measure_seconds: float = Field(
+        default=0.2,
+        ge=0,
+        le=60,
+        description="Time spent on each model that batches, when it is loaded, to see which batches pay; 0 spends none.",
+    )
     queue_requests: int = Field(
         default=2048, ge=1, le=1_000_000, description="Requests that wait for one model; the next is refused."
     )
@@ -35,6 +41,19 @@ class Settings(ServerSettings):
     stream_requests: int = Field(
         default=2048, ge=1, le=1_000_000, description="Requests in flight on one stream; beyond it reading pauses."
     )
+    stream_bytes: int = Field(
+        default=64 << 20,
+        ge=1024,
+        le=1 << 40,
+        description="Bytes of answers that wait to be written on one stream; beyond it reading pauses.",
+    )
     max_message_bytes: int = Field(
         default=64 << 20, ge=1024, le=1 << 30, description="Largest message accepted; holds a request's tensors."
+    )
+    shared_memory: Literal["map", "copy", "off"] = Field(
+        default="map",
+        description="How inputs in shared memory are read: in place, which trusts its owners, or copied; or not at all.",
+    )
+    shared_memory_regions: int = Field(
+        default=128, ge=1, le=65_536, description="Regions of shared memory registered at once; two files each."
     )
