@@ -2,37 +2,41 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from mediamesh.api.inference.v2 import model_config_pb2 as config_pb
 from mediamesh.inference.backend import Backend
 from mediamesh.inference.batcher import batching
-from mediamesh.inference.completion import complete
+from mediamesh.inference.classification import read_labels
+from mediamesh.inference.completion import complete, offered
 from mediamesh.inference.config import CONFIG_FILE, LoadError
+from mediamesh.inference.instances import Instances
+from mediamesh.inference.loading import in_a_thread
+from mediamesh.inference.measure import largest_worthwhile, time_batches
+from mediamesh.inference.policies import BatchPolicy, batch_policy
+from mediamesh.inference.providers import cores
 from mediamesh.inference.queue import Queue
-from mediamesh.inference.session import CPU, Session, cores, preferred_providers
 from mediamesh.inference.statistics import Statistics
 from mediamesh.inference.tensors import Signature
-from mediamesh.wire.errors import MeshError
-from mediamesh.wire.tensors import DTYPES
+from mediamesh.inference.tuning import read_tuning
+from mediamesh.inference.warmup import WarmUp
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Mapping
     from pathlib import Path
 
+    from mediamesh.api.inference.v2 import model_config_pb2 as config_pb
+    from mediamesh.inference.session import Session
     from mediamesh.inference.settings import Settings
 
 __all__ = ["open_onnx"]
 
 _LOG = logging.getLogger(__name__)
-THREADS_PARAMETER = "intra_op_thread_count"
-PROVIDERS_PARAMETER = "execution_providers"
-_Group = config_pb.ModelInstanceGroup
+# What ModelConfig says about the measurement, beside what the model was configured with.
+BATCH_PARAMETER = "measured_batch_size"
+MILLISECONDS_PARAMETER = "measured_milliseconds"
 
 
 @asynccontextmanager
@@ -45,74 +49,67 @@ async def open_onnx(
         LoadError: it cannot be loaded; names the file and what is wrong.
     """
     label = f"{directory.name}/{version}"
+    opened = await in_a_thread(label, _open, label, directory, version, config, settings)
+    _LOG.info("model %s on %s, %d workers", label, ", ".join(opened.sessions[0].providers), len(opened.sessions))
+    queue = Queue(label, opened.policy, max_requests=settings.queue_requests, max_bytes=settings.queue_bytes)
+    statistics = Statistics(directory.name, str(version), dict(config.metric_tags))
+    providers = tuple(opened.sessions[0].providers)
+    async with batching(label, opened.sessions, queue, statistics) as batcher:
+        yield Backend(opened.config, opened.signature, batcher, providers)
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A model in memory, warm.
+
+    Attributes:
+        config: Its configuration, complete.
+        signature: What it takes and gives.
+        sessions: One for each worker.
+        policy: How its requests become batches.
+    """
+
+    config: config_pb.ModelConfig
+    signature: Signature
+    sessions: list[Session]
+    policy: BatchPolicy
+
+
+def _open(label: str, directory: Path, version: int, config: config_pb.ModelConfig, settings: Settings) -> _Opened:
+    path = directory / CONFIG_FILE
     file = directory / str(version) / (config.default_model_filename or "model.onnx")
     if not file.is_file():
         raise LoadError(f"{file}: there is no such file.")
-    sessions = await asyncio.to_thread(_sessions, label, file, config, settings)
-    session = sessions[0]
-    full = complete(directory / CONFIG_FILE, config, session.inputs, session.outputs)
-    _state_truth(full, sessions)
-    await asyncio.to_thread(_warm_up, label, session)
-    policy = full.dynamic_batching.default_queue_policy
-    queue = Queue(
+    labels = read_labels(directory, config)
+    tuning = read_tuning(path, config, cores=cores(settings.cpu_threads))
+    instances = Instances(label, file, config, tuning, settings)
+    session = instances.sessions[0]
+    full = complete(path, config, session.inputs, session.outputs)
+    instances.state(full)
+    inputs, outputs = offered(full, session.inputs, full.input), offered(full, session.outputs, full.output)
+    names = [spec.name for spec in outputs]
+    WarmUp(directory, full, inputs).run(label, instances.sessions, names)
+    policy = batch_policy(path, full)
+    if policy.most_items > 1 and not policy.preferred and settings.measure_seconds:
+        taken = time_batches(label, session, inputs, names, most=policy.most_items, seconds=settings.measure_seconds)
+        if taken:
+            policy = policy.limited_to(_state_worth(label, full, taken))
+    signature = Signature(
         label,
-        max_requests=min(policy.max_queue_size or settings.queue_requests, settings.queue_requests),
-        max_bytes=settings.queue_bytes,
-        max_items=full.max_batch_size if full.HasField("dynamic_batching") else 0,
+        inputs,
+        outputs,
+        full.max_batch_size,
+        optional=[spec.name for spec in inputs if spec.optional],
+        labels=labels,
     )
-    signature = Signature(label, session.inputs, session.outputs, full.max_batch_size)
-    _LOG.info("model %s on %s, %d workers", label, ", ".join(session.providers), len(sessions))
-    async with batching(label, sessions, queue, Statistics(directory.name, str(version))) as batcher:
-        yield Backend(full, signature, batcher, tuple(session.providers))
+    return _Opened(full, signature, instances.sessions, policy)
 
 
-def _sessions(label: str, file: Path, config: config_pb.ModelConfig, settings: Settings) -> list[Session]:
-    """Return a session for every worker; single-threaded ones share one, which runs in the thread that calls it."""
-    group = config.instance_group[0] if config.instance_group else _Group()
-    where = f"{file.parent.parent / CONFIG_FILE}: instance_group"
-    if group.kind == _Group.KIND_MODEL or group.count < 0:
-        raise LoadError(f"{where}: expected KIND_AUTO, KIND_CPU or KIND_GPU, and a count of 0 or more.")
-    providers = [CPU] if group.kind == _Group.KIND_CPU else preferred_providers(settings.providers)
-    usable = cores(settings.cpu_threads)
-    count = group.count or usable
-    threads = _threads(where, config) or (max(1, usable // count) if group.count else 1)
-    first = Session(label, file, providers=providers, threads=threads, device=group.gpus[0] if group.gpus else 0)
-    if first.providers[0] != CPU:
-        more = [Session(label, file, providers=providers, threads=1, device=device) for device in group.gpus[1:]]
-        return [session for session in (first, *more) for _ in range(group.count or 1)]
-    if group.kind == _Group.KIND_GPU:
-        raise LoadError(f"{where}: kind: KIND_GPU, but onnxruntime runs the model on {', '.join(first.providers)}.")
-    if threads == 1:
-        return [first] * count
-    return [first, *(Session(label, file, providers=[CPU], threads=threads) for _ in range(count - 1))]
-
-
-def _threads(where: str, config: config_pb.ModelConfig) -> int:
-    given = config.parameters[THREADS_PARAMETER].string_value if THREADS_PARAMETER in config.parameters else "0"
-    if not given.isdecimal() or int(given) > 1024:
-        raise LoadError(f"{where}: parameters[{THREADS_PARAMETER}]: {given!r}, expected 0 to 1024.")
-    return int(given)
-
-
-def _state_truth(config: config_pb.ModelConfig, sessions: list[Session]) -> None:
-    """Write into the configuration how the model really runs, for ModelConfig to tell."""
-    on_cpu = sessions[0].providers[0] == CPU
-    group = config.instance_group[0] if config.instance_group else config.instance_group.add()
-    group.kind = _Group.KIND_CPU if on_cpu else _Group.KIND_GPU
-    group.count = len(sessions) // (1 if on_cpu else max(1, len(group.gpus)))
-    group.name = group.name or f"{config.name}_0"
-    config.parameters[PROVIDERS_PARAMETER].string_value = ",".join(sessions[0].providers)
-
-
-def _warm_up(label: str, session: Session) -> None:
-    """Run once on zeros where all sizes but the first are known: the first run allocates."""
-    specs = session.inputs
-    if any(spec.datatype == "BYTES" or -1 in spec.shape[1:] for spec in specs):
-        return
-    zeros: dict[str, Any] = {
-        spec.name: np.zeros([max(1, size) for size in spec.shape], DTYPES[spec.datatype]) for spec in specs
-    }
-    try:
-        session.run(zeros, [spec.name for spec in session.outputs])
-    except MeshError as error:
-        _LOG.info("model %s was not warmed up, as it does not run on zeros: %s", label, error)
+def _state_worth(label: str, config: config_pb.ModelConfig, taken: Mapping[int, float]) -> int:
+    """Say how large a batch pays, in the log and for ModelConfig, and return it."""
+    pays = largest_worthwhile(taken)
+    runs = ", ".join(f"{items}: {seconds * 1e3:.3g}" for items, seconds in taken.items())
+    _LOG.info("model %s gains from batches of up to %d (milliseconds of a run by items: %s)", label, pays, runs)
+    config.parameters[BATCH_PARAMETER].string_value = str(pays)
+    config.parameters[MILLISECONDS_PARAMETER].string_value = runs
+    return pays

@@ -1,57 +1,34 @@
-"""onnxruntime sessions: on which providers, with how many threads, and what they really run on."""
+"""onnxruntime sessions: a model in memory, run by any number of threads."""
 
 from __future__ import annotations
 
 import ctypes
 import logging
 import os
-from pathlib import Path
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state  # pyright: ignore[reportAttributeAccessIssue]
 
+from mediamesh.inference.bound import BoundRuns
 from mediamesh.inference.config import LoadError
 from mediamesh.inference.datatypes import BY_ONNX, TensorSpec
+from mediamesh.inference.providers import CUDA, TENSORRT, Provider, what_lacks
+from mediamesh.inference.tuning import Tuning
 from mediamesh.wire.errors import InvalidRequest, MeshError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["CPU", "CUDA", "Session", "cores", "preferred_providers"]
+__all__ = ["Session"]
 
 _LOG = logging.getLogger(__name__)
-CPU = "CPUExecutionProvider"
-CUDA = "CUDAExecutionProvider"
 _ONNX_BFLOAT16 = 16  # TensorProto.DataType.BFLOAT16
-
-
-def cores(limit: int) -> int:
-    """Return how many cores the process may use, at most ``limit`` where that is not 0."""
-    own = len(os.sched_getaffinity(0))
-    return min(own, limit) if limit else own
-
-
-def preferred_providers(wanted: Sequence[str]) -> list[str]:
-    """Return the providers to ask for, best first, CPU last; what is wanted and missing is said as a warning.
-
-    Args:
-        wanted: Names in order of preference; none means CUDA where the installed onnxruntime offers it.
-    """
-    offered = ort.get_available_providers()
-    for missing in (name for name in wanted if name not in offered):
-        _LOG.warning(
-            "onnxruntime %s has no %s; it has %s. mediamesh[gpu] brings the build for CUDA.",
-            ort.__version__, missing, ", ".join(offered),
-        )  # fmt: skip
-    chosen = [name for name in wanted or (CUDA,) if name in offered and name != CPU]
-    if CUDA in chosen:
-        # CUDA and cuDNN come as wheels, out of the linker's sight.
-        ort.preload_dlls()
-    return [*chosen, CPU]
 
 
 class Session:
@@ -60,38 +37,44 @@ class Session:
     Args:
         label: What errors call the model.
         path: The ONNX file.
-        providers: Execution providers to ask for, best first.
+        providers: Execution providers to ask for, best first, with their options.
         threads: Threads that one run uses.
-        device: Number of the GPU.
+        tuning: What the configuration says beside that.
 
     Raises:
-        LoadError: onnxruntime refuses the file.
+        LoadError: onnxruntime refuses the file or an option.
     """
 
-    def __init__(self, label: str, path: Path, *, providers: Sequence[str], threads: int, device: int = 0) -> None:
+    def __init__(
+        self, label: str, path: Path, *, providers: Sequence[Provider], threads: int, tuning: Tuning | None = None
+    ) -> None:
         self._label = label
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        # Threads that spin between runs steal the core from the event loop.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # Without VNNI the fast 8-bit kernels saturate at 16 bits and give other answers: right goes before fast.
-        options.add_session_config_entry("session.x64quantprecision", "1")
-        options.log_severity_level = 3
+        self._tuning = tuning or Tuning()
+        self._own = threading.local()
         try:
             self._session: Any = ort.InferenceSession(
                 path,
-                options,
-                providers=[(name, {"device_id": str(device)}) if name != CPU else name for name in providers],
+                self._tuning.options(threads),
+                providers=list(providers),
+                # It would print, and run on another provider than it was told; what is lost is said below.
+                enable_fallback=0,
             )
         except Exception as error:  # onnxruntime's errors have no base of their own
             raise LoadError(f"{path}: {_sentence(error)}") from error
         self.inputs = [_spec(path, tensor) for tensor in self._session.get_inputs()]
+        self.inputs += [
+            _spec(path, tensor, optional=True)
+            for tensor in self._session.get_overridable_initializers()
+            if tensor.type in BY_ONNX
+        ]
         self.outputs = [_spec(path, tensor) for tensor in self._session.get_outputs()]
         self.providers = list(self._session.get_providers())
-        self._bf16 = any(spec.datatype == "BF16" for spec in (*self.inputs, *self.outputs))
-        for lost in (name for name in providers if name not in self.providers):
-            _LOG.warning("%s runs on %s, not on %s: %s", path, ", ".join(self.providers), lost, _what_lacks(lost))
+        self._kinds = {spec.name: spec.datatype for spec in (*self.inputs, *self.outputs)}
+        self._bf16 = "BF16" in self._kinds.values()
+        self._device = _device(self.providers, providers)
+        self._run_options = self._make_run_options()
+        for lost in (name for name, _ in providers if name not in self.providers):
+            _LOG.warning("%s runs on %s, not on %s: %s", path, ", ".join(self.providers), lost, what_lacks(lost))
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
         """Run the model; the arrays returned are its own.
@@ -100,29 +83,68 @@ class Session:
             InvalidRequest: the model does not take such inputs.
             MeshError: the model failed.
         """
+        if self._tuning.nice:
+            self._yield_to_others()
         try:
+            if self._device is not None and self._bindable:
+                return self._bound().run(inputs, outputs)
             if self._bf16:
                 return self._run_values(inputs, outputs)
-            arrays: list[Array] = self._session.run(outputs, inputs)
+            arrays: list[Array] = self._session.run(outputs, inputs, self._run_options)
         except ort_state.InvalidArgument as error:
             raise InvalidRequest(f"Model {self._label} does not take these inputs: {_sentence(error)}") from error
         except Exception as error:  # onnxruntime's errors have no base of their own
             raise MeshError(f"Model {self._label} failed: {_sentence(error)}") from error
         return arrays
 
+    @property
+    def _bindable(self) -> bool:
+        # Neither texts nor what numpy has no type for can be copied to a device.
+        return not self._bf16 and "BYTES" not in self._kinds.values()
+
+    def _bound(self) -> BoundRuns:
+        """Return the calling thread's bindings: a binding must not be shared."""
+        bound: BoundRuns | None = getattr(self._own, "bound", None)
+        if bound is None:
+            assert self._device is not None  # noqa: S101 - asked by the only caller
+            bound = self._own.bound = BoundRuns(self._session, self._device, self._tuning)
+        return bound
+
+    def _make_run_options(self) -> Any:
+        if not self._tuning.run_entries:
+            return None
+        options = ort.RunOptions()
+        for key, value in self._tuning.run_entries.items():
+            options.add_run_config_entry(key, value)
+        return options
+
+    def _yield_to_others(self) -> None:
+        """Let threads of other models go first; the kernel takes the number of a thread where it says process."""
+        if not getattr(self._own, "nice", False):
+            self._own.nice = True
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._tuning.nice)
+
     def _run_values(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
         """Run a model with BF16 tensors, which numpy does not know: their bits travel as uint16."""
-        kinds = {spec.name: spec.datatype for spec in (*self.inputs, *self.outputs)}
         make, make_typed = ort.OrtValue.ortvalue_from_numpy, ort.OrtValue.ortvalue_from_numpy_with_onnx_type
         feeds = {
-            name: make_typed(array, _ONNX_BFLOAT16) if kinds[name] == "BF16" else make(array)
+            name: make_typed(array, _ONNX_BFLOAT16) if self._kinds[name] == "BF16" else make(array)
             for name, array in inputs.items()
         }
-        values = self._session.run_with_ort_values(outputs, feeds)
+        values = self._session.run_with_ort_values(outputs, feeds, self._run_options)
         return [
-            _bits(value) if kinds[name] == "BF16" else value.numpy()
+            _bits(value) if self._kinds[name] == "BF16" else value.numpy()
             for name, value in zip(outputs, values, strict=True)
         ]
+
+
+def _device(running: Sequence[str], asked: Sequence[Provider]) -> tuple[str, int] | None:
+    """Return the kind and number of the GPU that a session runs on."""
+    options = dict(asked)
+    for name in (TENSORRT, CUDA):
+        if running[0] == name:
+            return "cuda", int(options.get(name, {}).get("device_id", "0"))
+    return None
 
 
 def _bits(value: Any) -> Array:
@@ -130,24 +152,12 @@ def _bits(value: Any) -> Array:
     return np.frombuffer(raw, np.uint16).reshape(value.shape())
 
 
-def _spec(path: Path, tensor: Any) -> TensorSpec:
+def _spec(path: Path, tensor: Any, *, optional: bool = False) -> TensorSpec:
     datatype = BY_ONNX.get(tensor.type)
     if datatype is None:
         raise LoadError(f"{path}: {tensor.name!r} is a {tensor.type}, which no request can hold.")
-    return TensorSpec(
-        tensor.name, datatype, tuple(size if isinstance(size, int) and size >= 0 else -1 for size in tensor.shape)
-    )
-
-
-def _what_lacks(provider: str) -> str:
-    """Say why a provider that is installed did not start: mostly a library that the linker does not find."""
-    short = provider.removesuffix("ExecutionProvider").lower()
-    library = Path(ort_state.__file__).with_name(f"libonnxruntime_providers_{short}.so")
-    try:
-        ctypes.CDLL(str(library))
-    except OSError as error:
-        return str(error)
-    return "its libraries load, so there is no usable device"
+    shape = tuple(size if isinstance(size, int) and size >= 0 else -1 for size in tensor.shape)
+    return TensorSpec(tensor.name, datatype, shape, optional=optional)
 
 
 def _sentence(error: Exception) -> str:

@@ -30,7 +30,7 @@ class Settings(ServerSettings):
         default=0.2,
         ge=0,
         le=60,
-        description="Time spent on each model that batches, when it is loaded, to see which batches pay; 0 spends none.",
+        description="Time spent on each model that batches when it is loaded, to see which batches pay; 0: none.",
     )
     queue_requests: int = Field(
         default=2048, ge=1, le=1_000_000, description="Requests that wait for one model; the next is refused."
@@ -52,7 +52,7 @@ class Settings(ServerSettings):
     )
     shared_memory: Literal["map", "copy", "off"] = Field(
         default="map",
-        description="How inputs in shared memory are read: in place, which trusts its owners, or copied; or not at all.",
+        description="How inputs in shared memory are read: in place, trusting its owners; copied; or not at all.",
     )
     shared_memory_regions: int = Field(
         default=128, ge=1, le=65_536, description="Regions of shared memory registered at once; two files each."

@@ -1,0 +1,132 @@
+"""How many instances of a model run, where, and with how many threads each: ``instance_group`` of config.pbtxt."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import onnxruntime as ort
+
+from mediamesh.api.inference.v2 import model_config_pb2 as pb
+from mediamesh.inference.config import CONFIG_FILE, LoadError
+from mediamesh.inference.providers import CPU, CUDA, accelerated, cores, preferred_providers
+from mediamesh.inference.session import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from mediamesh.inference.settings import Settings
+    from mediamesh.inference.tuning import Tuning
+
+__all__ = ["PROVIDERS_PARAMETER", "Instances"]
+
+PROVIDERS_PARAMETER = "execution_providers"
+_Group = pb.ModelInstanceGroup
+
+
+class Instances:
+    """The sessions of one version of a model; each is one worker's, and several workers may share one.
+
+    On a CPU a run on one thread for each core reaches more than one run on all of them, so without a count there is a
+    single-threaded worker for each core. A count divides the cores among all instances of the model.
+
+    Args:
+        label: What errors call the model.
+        file: The ONNX file.
+        config: The configuration as read; :meth:`state` writes into a completed one.
+        tuning: What it says about sessions.
+        settings: The server's.
+
+    Raises:
+        LoadError: onnxruntime refuses the file, or a group cannot be had.
+    """
+
+    def __init__(self, label: str, file: Path, config: pb.ModelConfig, tuning: Tuning, settings: Settings) -> None:
+        self._label = label
+        self._file = file
+        self._path = file.parent.parent / CONFIG_FILE
+        self._config = config
+        self._tuning = tuning
+        self._preferred = preferred_providers(settings.providers)
+        self._cores = cores(settings.cpu_threads)
+        self._alone: Session | None = None
+        groups = list(config.instance_group) or [_Group()]
+        self._threads = tuning.threads or self._share(groups)
+        self._groups: list[pb.ModelInstanceGroup] = []
+        self.sessions: list[Session] = []
+        for number, group in enumerate(groups):
+            self._open(number, group)
+
+    def state(self, config: pb.ModelConfig) -> None:
+        """Write into a configuration how the model really runs, for ModelConfig to tell."""
+        del config.instance_group[:]
+        config.instance_group.extend(self._groups)
+        providers = dict.fromkeys(provider for session in self.sessions for provider in session.providers)
+        config.parameters[PROVIDERS_PARAMETER].string_value = ",".join(providers)
+
+    def _share(self, groups: Sequence[pb.ModelInstanceGroup]) -> int:
+        """Return the threads of one instance on the CPU: its part of the cores, where instances are counted."""
+        counts = [group.count for group in groups if not self._may_use_gpu(group)]
+        if not all(counts):
+            return 1
+        return max(1, self._cores // max(1, sum(counts)))
+
+    def _may_use_gpu(self, group: pb.ModelInstanceGroup) -> bool:
+        return group.kind != _Group.KIND_CPU and self._preferred[0] != CPU
+
+    def _open(self, number: int, group: pb.ModelInstanceGroup) -> None:
+        where = f"{self._path}: instance_group {group.name!r}" if group.name else f"{self._path}: instance_group"
+        sessions = self._on_gpus(group) if self._may_use_gpu(group) else []
+        on_gpu = bool(sessions)
+        if not on_gpu:
+            if group.kind == _Group.KIND_GPU:
+                raise LoadError(f"{where}: kind: KIND_GPU, but onnxruntime runs the model on {CPU}.")
+            sessions = self._on_cpu(group)
+        actual = self._groups_entry(number, group, on_gpu=on_gpu)
+        actual.count = len(sessions) // (len(actual.gpus) or 1)
+        self.sessions += sessions
+
+    def _groups_entry(self, number: int, group: pb.ModelInstanceGroup, *, on_gpu: bool) -> pb.ModelInstanceGroup:
+        actual = _Group(
+            name=group.name or f"{self._path.parent.name}_{number}",
+            kind=_Group.KIND_GPU if on_gpu else _Group.KIND_CPU,
+            gpus=(group.gpus or _gpus()) if on_gpu else (),
+        )
+        self._groups.append(actual)
+        return actual
+
+    def _on_gpus(self, group: pb.ModelInstanceGroup) -> list[Session]:
+        """Return the sessions of a group on its GPUs; none when onnxruntime runs the model on the CPU instead."""
+        sessions: list[Session] = []
+        for device in group.gpus or _gpus():
+            first = self._session(self._preferred, device)
+            if first.providers[0] == CPU:
+                return []
+            # A recorded graph replays at fixed addresses: its session is one worker's alone.
+            apart = self._tuning.cuda_graphs
+            count = group.count or 1
+            sessions += [first, *(self._session(self._preferred, device) if apart else first for _ in range(count - 1))]
+        return sessions
+
+    def _on_cpu(self, group: pb.ModelInstanceGroup) -> list[Session]:
+        count = group.count or self._cores
+        if self._threads == 1:
+            # A single-threaded session runs in the thread that calls it: all workers share it, and its weights.
+            self._alone = self._alone or self._session([CPU])
+            return [self._alone] * count
+        return [self._session([CPU]) for _ in range(count)]
+
+    def _session(self, names: Sequence[str], device: int = 0) -> Session:
+        return Session(
+            self._label,
+            self._file,
+            providers=accelerated(self._path, self._config, self._tuning, names, device=device),
+            threads=self._threads,
+            tuning=self._tuning,
+        )
+
+
+def _gpus() -> list[int]:
+    """Return the numbers of the GPUs that onnxruntime sees; 0 when it does not tell."""
+    seen = sum(device.ep_name == CUDA for device in ort.get_ep_devices())
+    return list(range(max(1, seen)))
