@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mediamesh.api.inference.v2 import model_config_pb2 as config_pb
     from mediamesh.inference.backend import Backend, Open
     from mediamesh.inference.settings import Settings
+    from mediamesh.inference.shared_memory import SharedMemory
     from mediamesh.inference.tensors import Bound
     from mediamesh.wire.infer_request import InferRequest
 
@@ -73,12 +74,15 @@ class Model:
         """Whether a request may have any number of answers."""
         return self.config.model_transaction_policy.decoupled
 
-    async def infer(self, request: InferRequest, seconds: float | None) -> pb.ModelInferResponse:
+    async def infer(
+        self, request: InferRequest, seconds: float | None, memory: SharedMemory | None = None
+    ) -> pb.ModelInferResponse:
         """Run a request; cancelling it takes it out of the queue.
 
         Args:
             request: The request.
             seconds: Until the caller's deadline; the request's own ``timeout`` counts as well.
+            memory: Where its tensors may lie.
 
         Raises:
             InvalidRequest: the request does not fit the model.
@@ -92,13 +96,15 @@ class Model:
                 f"Model {self.name} is decoupled: a request may have any number of answers; use ModelStreamInfer.",
                 model=self.name,
             )
-        bound = self.backend.signature.bind(request)
+        bound = self.backend.signature.bind(request, memory)
         arrays = await self.backend.scheduler.run(self._call(request.message, bound, seconds))
         return self._response(request.message, bound, arrays)
 
-    async def answers(self, request: InferRequest, seconds: float | None) -> AsyncGenerator[pb.ModelInferResponse]:
+    async def answers(
+        self, request: InferRequest, seconds: float | None, memory: SharedMemory | None = None
+    ) -> AsyncGenerator[pb.ModelInferResponse]:
         """Yield the answers to a request of a decoupled model as they come; raises what :meth:`infer` does."""
-        bound = self.backend.signature.bind(request)
+        bound = self.backend.signature.bind(request, memory)
         async for arrays in self.backend.scheduler.stream(self._call(request.message, bound, seconds)):
             yield self._response(request.message, bound, arrays)
 
@@ -114,7 +120,7 @@ class Model:
         )
 
     def _response(self, message: pb.ModelInferRequest, bound: Bound, arrays: list[Array]) -> pb.ModelInferResponse:
-        return self.backend.signature.response(message, str(self.version), bound.outputs, arrays)
+        return self.backend.signature.response(message, str(self.version), bound, arrays)
 
     def _call(self, message: pb.ModelInferRequest, bound: Bound, seconds: float | None) -> Call:
         wait = self._longest_wait(message, seconds)

@@ -11,6 +11,7 @@ import grpc
 from google.protobuf.message_factory import GetMessageClass
 
 from mediamesh.api.inference.v2 import inference_service_pb2 as pb
+from mediamesh.inference.extensions import EXTENSIONS, ExtensionsServicer
 from mediamesh.inference.outbox import Outbox
 from mediamesh.inference.parsing import parse
 from mediamesh.inference.stream import Manner, Runner, answers
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor import MethodDescriptor
 
     from mediamesh.inference.repository import Repository
+    from mediamesh.inference.shared_memory import SharedMemory
     from mediamesh.wire.infer_request import InferRequest
 
     Context = grpc.aio.ServicerContext[Any, Any]
@@ -37,16 +39,20 @@ _BYTES = frozenset({"ModelInfer", "ModelStreamInfer"})
 _GIVE_BYTES = frozenset({"ModelStreamInfer"})
 
 
-class InferenceServicer:
+class InferenceServicer(ExtensionsServicer):
     """Answers for the models of a repository.
 
     Args:
         repository: The models.
+        memory: The regions of shared memory.
         stream_requests: Requests in flight on one stream.
         stream_bytes: Bytes of answers that wait on one stream.
     """
 
-    def __init__(self, repository: Repository, *, stream_requests: int, stream_bytes: int) -> None:
+    def __init__(
+        self, repository: Repository, memory: SharedMemory, *, stream_requests: int, stream_bytes: int
+    ) -> None:
+        super().__init__(memory)
         self._repository = repository
         self._stream_requests = stream_requests
         self._stream_bytes = stream_bytes
@@ -75,7 +81,7 @@ class InferenceServicer:
         return pb.ServerMetadataResponse(
             name="mediamesh",
             version=installed_version("mediamesh"),
-            extensions=["model_configuration", "statistics", *(f"onnxruntime({name})" for name in providers)],
+            extensions=[*EXTENSIONS, *(f"onnxruntime({name})" for name in providers)],
         )
 
     async def ModelMetadata(self, request: pb.ModelMetadataRequest, context: Context) -> pb.ModelMetadataResponse:
@@ -117,14 +123,14 @@ class InferenceServicer:
 
     async def _infer(self, request: InferRequest, seconds: float | None) -> pb.ModelInferResponse:
         model = self._repository.find(request.message.model_name, request.message.model_version)
-        return await model.infer(request, seconds)
+        return await model.infer(request, seconds, self._memory)
 
     def _decoupled(self, request: InferRequest) -> bool:
         return self._repository.find(request.message.model_name, request.message.model_version).decoupled
 
     def _answers(self, request: InferRequest, seconds: float | None) -> AsyncGenerator[pb.ModelInferResponse]:
         model = self._repository.find(request.message.model_name, request.message.model_version)
-        return model.answers(request, seconds)
+        return model.answers(request, seconds, self._memory)
 
 
 def register(servicer: InferenceServicer, server: grpc.aio.Server) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry import metrics, trace
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
@@ -17,7 +17,7 @@ from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetr
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBasedTraceIdRatio
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBasedTraceIdRatio, Sampler, SamplingResult
 from prometheus_client import start_http_server
 
 if TYPE_CHECKING:
@@ -26,7 +26,36 @@ if TYPE_CHECKING:
 
     from mediamesh.kit.settings import CommonSettings
 
-__all__ = ["telemetry"]
+__all__ = ["AdjustableSampler", "telemetry"]
+
+
+class AdjustableSampler(Sampler):
+    """Records a share of the traces that begin here, which may change while the process runs.
+
+    Args:
+        ratio: The share, from 0 to 1.
+    """
+
+    def __init__(self, ratio: float) -> None:
+        self.ratio = ratio
+
+    @property
+    def ratio(self) -> float:
+        """The share, from 0 to 1."""
+        return self._ratio
+
+    @ratio.setter
+    def ratio(self, ratio: float) -> None:
+        self._ratio = ratio
+        self._sampler = ParentBasedTraceIdRatio(ratio)
+
+    def should_sample(self, *args: Any, **kwargs: Any) -> SamplingResult:
+        """Decide by the parent, or by the id of a new trace."""
+        return self._sampler.should_sample(*args, **kwargs)
+
+    def get_description(self) -> str:
+        """Name what decides."""
+        return f"Adjustable{{{self._ratio}}}"
 
 
 @contextmanager
@@ -35,7 +64,7 @@ def telemetry(service: str, settings: CommonSettings, *, host: str, metrics_port
     with ExitStack() as stack:
         resource = Resource.create({SERVICE_NAME: service})
         # A span that nobody will see costs 6 µs in place of 19.
-        sampler = ParentBasedTraceIdRatio(settings.trace_ratio) if settings.otlp_endpoint else ALWAYS_OFF
+        sampler = AdjustableSampler(settings.trace_ratio) if settings.otlp_endpoint else ALWAYS_OFF
         tracers = TracerProvider(resource=resource, sampler=sampler)
         readers: list[MetricReader] = []
         if metrics_port is not None:
