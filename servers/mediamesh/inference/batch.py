@@ -12,7 +12,7 @@ from mediamesh.wire.errors import MeshError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from mediamesh.inference.queue import Ticket
+    from mediamesh.inference.tickets import Ticket
 
     Array = np.ndarray[Any, Any]
 
@@ -31,13 +31,18 @@ class Staging:
     def join(self, batch: Sequence[Ticket]) -> Mapping[str, Array]:
         """Return the inputs of a batch, valid until the next call.
 
-        A lone request's tensors are passed on as they are, unless onnxruntime would read them across the alignment of
-        their type; all others are copied once.
+        A lone request's tensors are passed on as they are where that can be; all others are copied once.
         """
         first = batch[0].inputs
         if len(batch) == 1:
-            return {name: array if array.flags.aligned else self._copied(name, array) for name, array in first.items()}
+            return self.aligned(first)
         return {name: self._joined(name, [ticket.inputs[name] for ticket in batch]) for name in first}
+
+    def aligned(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Return the inputs, with a copy of those that lie across the alignment of their type."""
+        if all(array.flags.aligned for array in inputs.values()):
+            return inputs
+        return {name: array if array.flags.aligned else self._copied(name, array) for name, array in inputs.items()}
 
     def _copied(self, name: str, array: Array) -> Array:
         target = self._room(name, array.shape, array.dtype)

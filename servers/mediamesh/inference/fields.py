@@ -62,11 +62,15 @@ PARAMETERS = frozenset({
     "cudnn_conv_algo_search", "gpu_mem_limit", "arena_extend_strategy", "do_copy_in_default_stream",
 })  # fmt: skip
 _DYNAMIC_BATCHING = frozenset({
-    "dynamic_batching", "dynamic_batching.default_queue_policy",
-    "dynamic_batching.default_queue_policy.max_queue_size",
-    "dynamic_batching.default_queue_policy.default_timeout_microseconds",
-    "dynamic_batching.default_queue_policy.allow_timeout_override",
-})  # fmt: skip
+    "dynamic_batching", "dynamic_batching.preferred_batch_size", "dynamic_batching.max_queue_delay_microseconds",
+    "dynamic_batching.preserve_ordering", "dynamic_batching.priority_levels",
+    "dynamic_batching.default_priority_level", "dynamic_batching.default_queue_policy",
+    "dynamic_batching.priority_queue_policy[*]",
+}).union(
+    f"dynamic_batching.{policy}.{field}"
+    for policy in ("default_queue_policy", "priority_queue_policy[*]")
+    for field in ("timeout_action", "default_timeout_microseconds", "allow_timeout_override", "max_queue_size")
+)  # fmt: skip
 _SEQUENCE_BATCHING: frozenset[str] = frozenset()
 _DECODER = frozenset({
     "input.name", "input.data_type", "input.dims", "input.optional",

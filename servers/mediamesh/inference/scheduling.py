@@ -42,7 +42,9 @@ class Call:
         inputs: Tensors by name; do not change until the last answer is there.
         outputs: Names of the wanted outputs.
         items: Size of the batch dimension; 1 for a model that has none.
-        seconds: Longest wait in a queue; None is for ever.
+        seconds: Longest wait in a queue, the shorter of the next two; None is for ever.
+        deadline: Seconds until the caller gives up; None where it does not.
+        timeout: Seconds that the request itself allows, the parameter ``timeout``; 0 says nothing.
         priority: The parameter ``priority``: 1 is the highest, 0 takes the model's default.
         sequence: Its place in a sequence, where it has one.
         parameters: All parameters of the request.
@@ -52,6 +54,8 @@ class Call:
     outputs: tuple[str, ...]
     items: int = 1
     seconds: float | None = None
+    deadline: float | None = None
+    timeout: float = 0.0
     priority: int = 0
     sequence: SequenceMark | None = None
     parameters: Mapping[str, pb.InferParameter] = field(default_factory=lambda: MappingProxyType({}))
