@@ -13,12 +13,46 @@ from redis.exceptions import NoScriptError, ResponseError
 from mediamesh.streams.log.link import Link, packed, refused
 from mediamesh.wire.errors import Unavailable
 
-__all__ = ["Lane"]
+__all__ = ["Command", "Lane"]
 
 _BATCH_BYTES = 4 * 1024 * 1024
 _BATCH_SECONDS = 10.0
 
-_Item: TypeAlias = "tuple[bytes, asyncio.Future[Any]]"
+Command: TypeAlias = "tuple[bytes | str | float, ...]"
+
+
+class _Call:
+    """Some commands of one caller, whose replies it gets together."""
+
+    __slots__ = ("answer", "missing", "replies")
+
+    def __init__(self, answer: asyncio.Future[Any], count: int) -> None:
+        self.answer = answer
+        self.replies: list[Any] = [None] * count
+        self.missing = count
+
+    def take(self, place: int, reply: Any) -> None:
+        self.replies[place] = reply
+        self.missing -= 1
+        if not self.missing and not self.answer.done():  # or its caller was cancelled
+            self.answer.set_result(self.replies)
+
+    def fail(self, error: Exception) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(error)
+
+
+class _Single(_Call):
+    """One command, whose reply its caller gets."""
+
+    __slots__ = ()
+
+    def take(self, place: int, reply: Any) -> None:
+        if not self.answer.done():
+            self.answer.set_result(reply)
+
+
+_Item: TypeAlias = tuple[bytes, _Call, int]
 
 
 class Lane:
@@ -32,6 +66,7 @@ class Lane:
         self._most = most
         self._queue: deque[_Item] = deque()
         self._filled = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -60,8 +95,23 @@ class Lane:
         Returns:
             What becomes its reply, or ``Unavailable``: then it may have been done, or not.
         """
-        answer = asyncio.get_running_loop().create_future()
-        self._queue.append((packed(words), answer))
+        answer = self._loop.create_future()
+        self._queue.append((packed(words), _Single(answer, 0), 0))
+        self._filled.set()
+        return answer
+
+    def together(self, *commands: Command) -> asyncio.Future[Any]:
+        """Queue some commands, one after the other; a future for each, and one for all of them, would cost more.
+
+        Returns:
+            What becomes the list of their replies, or ``Unavailable``: then any may have been done, or not.
+        """
+        answer = self._loop.create_future()
+        if not commands:
+            answer.set_result([])
+            return answer
+        call = _Call(answer, len(commands))
+        self._queue += [(packed(words), call, place) for place, words in enumerate(commands)]
         self._filled.set()
         return answer
 
@@ -85,18 +135,16 @@ class Lane:
         unknown: list[_Item] = []
 
         def take(index: int, reply: Any) -> None:
-            answer = batch[index][1]
-            if answer.done():  # its caller was cancelled
-                return
+            _, call, place = batch[index]
             if not isinstance(reply, ResponseError):
-                answer.set_result(reply)
+                call.take(place, reply)
             elif isinstance(reply, NoScriptError) and not again:
                 unknown.append(batch[index])
             else:
-                answer.set_exception(refused(reply))
+                call.fail(refused(reply))
 
         try:
-            await self._link.exchange([command for command, _ in batch], take, seconds=_BATCH_SECONDS, teach=again)
+            await self._link.exchange([command for command, _, _ in batch], take, seconds=_BATCH_SECONDS, teach=again)
         except Exception as error:  # noqa: BLE001 - those who wait get it, and the next batch has to go on
             self._fail(batch, error)
         except asyncio.CancelledError:
@@ -108,6 +156,5 @@ class Lane:
 
     @staticmethod
     def _fail(batch: Iterable[_Item], error: Exception) -> None:
-        for _, answer in batch:
-            if not answer.done():
-                answer.set_exception(error)
+        for _, call, _ in batch:
+            call.fail(error)

@@ -100,8 +100,8 @@ def appended_of(answer: bytes | None) -> tuple[Appended, bool]:
     return appended, bool(taken)
 
 
-def stored_from(fields: Sequence[bytes], *, buffered: bool) -> Stored | None:
-    """Return a stream from names and values of its hash; None when there are none."""
+def stored_from(fields: Sequence[bytes]) -> Stored | None:
+    """Return a stream from names and values of its hash, its events taken as kept; None when there are none."""
     parts = dict(zip(fields[::2], fields[1::2], strict=True))
     if b"head" not in parts:
         return None
@@ -114,10 +114,8 @@ def stored_from(fields: Sequence[bytes], *, buffered: bool) -> Stored | None:
         ended=ended / 1000,
         closed=bool(closed),
     )
-    readable = buffered or newest == 0
-    return stored_of(
-        Stream.FromString(parts[b"head"]), parts[b"token"].decode(), standing, oldest=oldest, readable=readable
-    )
+    head, digest = Stream.FromString(parts[b"head"]), parts[b"token"].decode()
+    return stored_of(head, digest, standing, oldest=oldest, readable=True)
 
 
 def page_of(answer: tuple[int, int, int, Sequence[bytes]]) -> Page:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 
 from mediamesh.api.stream.v1.stream_pb2 import StreamState
 from mediamesh.streams.log.keys import LIVE, buffer_of, index_of, meta_of
-from mediamesh.streams.log.lane import Lane
+from mediamesh.streams.log.lane import Command, Lane
 from mediamesh.streams.log.packing import stored_from
 from mediamesh.streams.log.ports import Stored
+from mediamesh.streams.log.snapshot import unreadable
 
 __all__ = ["Registry"]
 
@@ -34,17 +34,15 @@ class Registry:
 
     async def load(self, stream_ids: Sequence[str]) -> list[Stored]:
         """See `StreamStore.load`."""
-        call = self._lane.call
-        answers = await asyncio.gather(
-            *(call("HGETALL", meta_of(stream_id)) for stream_id in stream_ids),
-            *(call("EXISTS", buffer_of(stream_id)) for stream_id in stream_ids),
-        )
-        count = len(stream_ids)
-        found = (
-            stored_from(fields, buffered=bool(buffered))
-            for fields, buffered in zip(answers[:count], answers[count:], strict=True)
-        )
-        return [stored for stored in found if stored is not None]
+        answers = await self._lane.together(*(("HGETALL", meta_of(stream_id)) for stream_id in stream_ids))
+        found = [stored for fields in answers if (stored := stored_from(fields)) is not None]
+        # The events of a stream that lives are kept as long as all else about it.
+        ended = [index for index, stored in enumerate(found) if stored.stream.HasField("end")]
+        there = await self._lane.together(*(("EXISTS", buffer_of(found[index].stream.stream_id)) for index in ended))
+        for index, kept in zip(ended, there, strict=True):
+            if not kept:
+                found[index] = unreadable(found[index])
+        return found
 
     async def page(
         self, workspace_id: str, *, execution_id: str, live_only: bool, before: str, limit: int
@@ -82,19 +80,18 @@ class Registry:
                 break
         return found[:limit]
 
-    async def add(self, workspace_id: str, stream_id: str) -> None:
-        """Put a stream into the index of its workspace, and take out some that are gone."""
+    def index(self, workspace_id: str, stream_id: str) -> tuple[Command, Command]:
+        """Return the commands that put a stream into the index of its workspace."""
         index = index_of(workspace_id)
-        await asyncio.gather(
-            self._lane.call("ZADD", index, 0, stream_id),
-            self._lane.call("PEXPIRE", index, _LONGEST_LIFE_MS + self._meta_ttl_ms),
-        )
-        self._added += 1
-        if self._added % _SWEEP_EVERY == 0:
-            await self._sweep(index)
+        return ("ZADD", index, 0, stream_id), ("PEXPIRE", index, _LONGEST_LIFE_MS + self._meta_ttl_ms)
 
-    async def _sweep(self, index: str) -> None:
+    async def tidy(self, workspace_id: str) -> None:
+        """Note that a stream was put into the index of a workspace; take out some that are gone, now and then."""
+        self._added += 1
+        if self._added % _SWEEP_EVERY:
+            return
+        index = index_of(workspace_id)
         sample = await self._lane.call("ZRANDMEMBER", index, _SAMPLE)
-        there = await asyncio.gather(*(self._lane.call("EXISTS", meta_of(known.decode())) for known in sample))
+        there = await self._lane.together(*(("EXISTS", meta_of(known.decode())) for known in sample))
         if gone := [known for known, found in zip(sample, there, strict=True) if not found]:
             await self._lane.call("ZREM", index, *gone)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mediamesh.api.stream.v1.stream_pb2 import Stream, StreamEnd, StreamState
 from mediamesh.streams.log.ports import Stored
 
-__all__ = ["Standing", "opened", "stored_of"]
+__all__ = ["Standing", "opened", "stored_of", "unreadable"]
 
 
 @dataclass(slots=True)
@@ -54,3 +54,9 @@ def stored_of(head: Stream, token_digest: str, standing: Standing, *, oldest: in
         stream.end.CopyFrom(standing.end)
         stream.end_time.FromMilliseconds(round(standing.ended * 1000))
     return Stored(stream=stream, token_digest=token_digest, producer_id=standing.producer_id, readable=readable)
+
+
+def unreadable(stored: Stored) -> Stored:
+    """Return a stream whose events are no longer kept."""
+    stored.stream.first_sequence = 0
+    return replace(stored, readable=False)

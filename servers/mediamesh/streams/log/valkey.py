@@ -10,7 +10,6 @@ is created, and before it ends, it is made due in ``streams:live``, and `ValkeyS
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import re
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
@@ -18,8 +17,18 @@ from typing import Self
 
 from mediamesh.api.stream.v1.stream_pb2 import Stream
 from mediamesh.streams.log.keys import LIVE, NEWS, about, call_of, meta_of, wake_of
-from mediamesh.streams.log.lane import Lane
-from mediamesh.streams.log.packing import END_MARK, NEW, Rules, Situation, appended_of, news_of, page_of, rules_of
+from mediamesh.streams.log.lane import Command, Lane
+from mediamesh.streams.log.packing import (
+    END_MARK,
+    NEW,
+    Rules,
+    Situation,
+    appended_of,
+    news_of,
+    page_of,
+    rules_of,
+    stored_from,
+)
 from mediamesh.streams.log.poller import Poller
 from mediamesh.streams.log.ports import Append, Appended, News, Outcome, Page, Place, Polled, Stored
 from mediamesh.streams.log.refusals import news_not_kept, too_many_streams
@@ -109,20 +118,21 @@ class ValkeyStore:
 
     async def create(self, stream: Stream, token_digest: str) -> None:
         """See `StreamStore.create`."""
-        call, stream_id, head = self._writes.call, stream.stream_id, opened(stream)
-        now = await call(*_ADMIT, LIVE, stream_id, self._max_streams, _CREATE_MS)
+        stream_id, head = stream.stream_id, opened(stream)
+        now = await self._writes.call(*_ADMIT, LIVE, stream_id, self._max_streams, _CREATE_MS)
         if now is None:
             raise too_many_streams(self._max_streams)
         deadline = now + stream.limits.max_duration.ToMilliseconds()
         rules = rules_of(head, deadline, self._rules)
         fresh = stored_of(head, token_digest, Standing(), oldest=0, readable=True)
         # In this order on one connection: whoever hears of the stream finds it.
-        await asyncio.gather(
-            call(*_OPEN, *about(stream_id), head.SerializeToString(), token_digest, NEW, rules),
-            call("ZADD", LIVE, deadline, stream_id),
-            self._tell("opened", fresh.stream),
-            self._registry.add(stream.workspace_id, stream_id),
+        await self._writes.together(
+            (*_OPEN, *about(stream_id), head.SerializeToString(), token_digest, NEW, rules),
+            ("ZADD", LIVE, deadline, stream_id),
+            self._news("opened", fresh.stream),
+            *self._registry.index(stream.workspace_id, stream_id),
         )
+        await self._registry.tidy(stream.workspace_id)
 
     async def load(self, stream_ids: Sequence[str]) -> list[Stored]:
         """See `StreamStore.load`."""
@@ -138,26 +148,28 @@ class ValkeyStore:
 
     async def take(self, stream_id: str, producer_id: str, epoch: int) -> Appended:
         """See `StreamStore.take`."""
-        taken, changed = appended_of(await self._writes.call(*_TAKE, *about(stream_id), producer_id, epoch))
-        if changed:
-            for stored in await self.load([stream_id]):
-                await self._tell("taken", stored.stream)
+        answer, fields = await self._writes.together(
+            (*_TAKE, *about(stream_id), producer_id, epoch), ("HGETALL", meta_of(stream_id))
+        )
+        taken, changed = appended_of(answer)
+        if changed and (stored := stored_from(fields)):
+            await self._writes.call(*self._news("taken", stored.stream))
         return taken
 
     async def append(self, append: Append) -> Appended:
         """See `StreamStore.append`."""
         if append.end is None:
-            return appended_of(await self._appending(append))[0]
-        hastened = self._writes.call(*_HASTEN, LIVE, append.stream_id, _END_MS)
-        _, answer = await asyncio.gather(hastened, self._appending(append))
+            return appended_of(await self._writes.call(*self._appending(append)))[0]
+        hasten = (*_HASTEN, LIVE, append.stream_id, _END_MS)
+        _, answer = await self._writes.together(hasten, self._appending(append))
         appended = appended_of(answer)[0]
         if appended.outcome in {Outcome.STORED, Outcome.ENDED}:
             await self._tell_end(append.stream_id)
         return appended
 
-    def _appending(self, append: Append) -> asyncio.Future[bytes | None]:
+    def _appending(self, append: Append) -> Command:
         entries, end, readers = append.entries, append.end, append.readers
-        return self._writes.call(
+        return (
             *_APPEND,
             *about(append.stream_id),
             append.epoch,
@@ -186,9 +198,9 @@ class ValkeyStore:
             return
         self._poller.awake = True
         mailbox = wake_of(self._replica)
-        await asyncio.gather(
-            self._writes.call("XADD", mailbox, "MAXLEN", 1, "*", "w", ""),
-            self._writes.call("PEXPIRE", mailbox, _MAILBOX_MS),
+        await self._writes.together(
+            ("XADD", mailbox, "MAXLEN", 1, "*", "w", ""),
+            ("PEXPIRE", mailbox, _MAILBOX_MS),
         )
 
     async def news(self, after: str, limit: int) -> list[News]:
@@ -197,10 +209,10 @@ class ValkeyStore:
             return news_of(await self._reads.call("XRANGE", NEWS, "-", "+", "COUNT", limit))
         if not _POSITION.fullmatch(after):
             raise news_not_kept(after)
-        there, length, found = await asyncio.gather(
-            self._reads.call("XRANGE", NEWS, after, after),
-            self._reads.call("XLEN", NEWS),
-            self._reads.call("XRANGE", NEWS, f"({after}", "+", "COUNT", limit),
+        there, length, found = await self._reads.together(
+            ("XRANGE", NEWS, after, after),
+            ("XLEN", NEWS),
+            ("XRANGE", NEWS, f"({after}", "+", "COUNT", limit),
         )
         if not there and not (after == _BEFORE_ALL and length < self._news_kept):
             raise news_not_kept(after)
@@ -217,15 +229,13 @@ class ValkeyStore:
         for place in places:
             words = by_stream.setdefault(place.stream_id, [])
             words += (place.subscriber_id, place.position, round(place.seconds * 1000))
-        await asyncio.gather(
-            *(self._writes.call(*_PLACE, *about(stream_id), *words) for stream_id, words in by_stream.items())
-        )
+        await self._writes.together(*((*_PLACE, *about(stream_id), *words) for stream_id, words in by_stream.items()))
 
     async def overdue(self, limit: int) -> list[str]:
         """See `StreamStore.overdue`."""
         call = self._writes.call
         now, due = await call(*_DUE, LIVE, limit)
-        found = await asyncio.gather(*(call("HMGET", meta_of(known.decode()), "now", "rules") for known in due))
+        found = await self._writes.together(*(("HMGET", meta_of(known.decode()), "now", "rules") for known in due))
         overdue = []
         for stream_id, fields in zip((known.decode() for known in due), found, strict=True):
             situation = Situation.of(*fields) if fields[0] is not None else None
@@ -244,10 +254,9 @@ class ValkeyStore:
         """See `StreamStore.live`."""
         return int(await self._reads.call("ZCARD", LIVE))
 
-    async def _tell(self, kind: str, stream: Stream) -> None:
-        await self._writes.call(
-            "XADD", NEWS, "MAXLEN", self._news_kept, "*", "k", kind, "s", stream.SerializeToString(), "r", self._replica
-        )
+    def _news(self, kind: str, stream: Stream) -> Command:
+        spelled = stream.SerializeToString()
+        return ("XADD", NEWS, "MAXLEN", self._news_kept, "*", "k", kind, "s", spelled, "r", self._replica)
 
     async def _tell_end(self, stream_id: str) -> None:
         for stored in await self.load([stream_id]):
