@@ -15,13 +15,14 @@ from mediamesh.inference.config import CONFIG_FILE, LoadError
 from mediamesh.inference.instances import Instances
 from mediamesh.inference.loading import in_a_thread
 from mediamesh.inference.measure import largest_worthwhile, time_batches
+from mediamesh.inference.pace import Pace
 from mediamesh.inference.policies import BatchPolicy, batch_policy
 from mediamesh.inference.providers import cores
 from mediamesh.inference.queue import Queue
 from mediamesh.inference.statistics import Statistics
 from mediamesh.inference.tensors import Signature
 from mediamesh.inference.tuning import read_tuning
-from mediamesh.inference.warmup import WarmUp
+from mediamesh.inference.warmup import WarmUp, zeros
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
@@ -54,7 +55,7 @@ async def open_onnx(
     queue = Queue(label, opened.policy, max_requests=settings.queue_requests, max_bytes=settings.queue_bytes)
     statistics = Statistics(directory.name, str(version), dict(config.metric_tags))
     providers = tuple(opened.sessions[0].providers)
-    async with batching(label, opened.sessions, queue, statistics) as batcher:
+    async with batching(label, opened.sessions, queue, statistics, opened.pace) as batcher:
         yield Backend(opened.config, opened.signature, batcher, providers)
 
 
@@ -67,12 +68,14 @@ class _Opened:
         signature: What it takes and gives.
         sessions: One for each worker.
         policy: How its requests become batches.
+        pace: How fast it runs.
     """
 
     config: config_pb.ModelConfig
     signature: Signature
     sessions: list[Session]
     policy: BatchPolicy
+    pace: Pace
 
 
 def _open(label: str, directory: Path, version: int, config: config_pb.ModelConfig, settings: Settings) -> _Opened:
@@ -90,10 +93,14 @@ def _open(label: str, directory: Path, version: int, config: config_pb.ModelConf
     names = [spec.name for spec in outputs]
     WarmUp(directory, full, inputs).run(label, instances.sessions, names)
     policy = batch_policy(path, full)
-    if policy.most_items > 1 and not policy.preferred and settings.measure_seconds:
-        taken = time_batches(label, session, inputs, names, most=policy.most_items, seconds=settings.measure_seconds)
-        if taken:
+    pace = Pace()
+    if settings.measure_seconds:
+        most = 1 if policy.preferred else max(1, policy.most_items)
+        taken = time_batches(label, session, inputs, names, most=most, seconds=settings.measure_seconds)
+        if taken and most > 1:
             policy = policy.limited_to(_state_worth(label, full, taken))
+        if taken and session.stays_in_thread:
+            pace = Pace(seconds=taken[1], size=sum(array.nbytes for array in (zeros(inputs, 1) or {}).values()))
     signature = Signature(
         label,
         inputs,
@@ -102,7 +109,7 @@ def _open(label: str, directory: Path, version: int, config: config_pb.ModelConf
         optional=[spec.name for spec in inputs if spec.optional],
         labels=labels,
     )
-    return _Opened(full, signature, instances.sessions, policy)
+    return _Opened(full, signature, instances.sessions, policy, pace)
 
 
 def _state_worth(label: str, config: config_pb.ModelConfig, taken: Mapping[int, float]) -> int:

@@ -15,7 +15,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_state  # pyright:
 from mediamesh.inference.bound import BoundRuns
 from mediamesh.inference.config import LoadError
 from mediamesh.inference.datatypes import BY_ONNX, TensorSpec
-from mediamesh.inference.providers import CUDA, TENSORRT, Provider, what_lacks
+from mediamesh.inference.providers import CPU, CUDA, TENSORRT, Provider, what_lacks
 from mediamesh.inference.tuning import Tuning
 from mediamesh.wire.errors import InvalidRequest, MeshError
 
@@ -69,6 +69,9 @@ class Session:
         ]
         self.outputs = [_spec(path, tensor) for tensor in self._session.get_outputs()]
         self.providers = list(self._session.get_providers())
+        # Such a run takes nothing but the core of the thread that asks for it.
+        alone = threads == 1 and not self._tuning.parallel_branches and not self._tuning.nice
+        self.stays_in_thread = alone and self.providers == [CPU]
         self._kinds = {spec.name: spec.datatype for spec in (*self.inputs, *self.outputs)}
         self._bf16 = "BF16" in self._kinds.values()
         self._device = _device(self.providers, providers)
