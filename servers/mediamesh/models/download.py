@@ -11,10 +11,11 @@ import random
 import re
 import shutil
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 from urllib.parse import unquote, urlsplit
 
 import httpx
@@ -27,6 +28,7 @@ from mediamesh.wire.errors import ChecksumMismatch
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
     from pathlib import Path
+    from types import TracebackType
 
 __all__ = ["Downloader", "Pinned", "disk_errors"]
 
@@ -46,10 +48,10 @@ class Pinned:
 
 
 class Downloader:
-    """Fetches files over HTTP, and copies those that lie on this machine.
+    """Fetches files over HTTP, and copies those that lie on this machine; to be used as a context manager.
 
     Args:
-        client: Carries the requests; it stays the caller's to close.
+        connect: Makes the client that carries the requests; called once, when the first is due.
         attempts: How often in a row a download may fail without a byte more before it is given up.
         watcher: Is told how it goes.
         sleep: Waits between attempts, seconds.
@@ -57,13 +59,26 @@ class Downloader:
 
     def __init__(
         self,
-        client: httpx.Client,
+        connect: Callable[[], httpx.Client],
         *,
         attempts: int = 6,
         watcher: Watcher = SILENT,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._client, self._attempts, self._watcher, self._sleep = client, attempts, watcher, sleep
+        self._connect, self._attempts, self._watcher, self._sleep = connect, attempts, watcher, sleep
+        self._lifetime = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._lifetime.close()
+
+    @cached_property
+    def _client(self) -> httpx.Client:
+        return self._lifetime.enter_context(self._connect())
 
     def fetch(self, file: Pinned, target: Path) -> None:
         """Bring a file to ``target``, where it appears whole or not at all.

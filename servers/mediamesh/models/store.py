@@ -44,8 +44,7 @@ def open_store(settings: Settings, watcher: Watcher = SILENT) -> Generator[Store
         ManifestError: the manifest is wrong.
     """
     manifest = read_manifest(settings.manifest)
-    with http_client() as client:
-        downloader = Downloader(client, attempts=settings.attempts, watcher=watcher)
+    with Downloader(http_client, attempts=settings.attempts, watcher=watcher) as downloader:
         yield Store(manifest, Cache(settings.cache), PipIndex(), downloader, watcher)
 
 

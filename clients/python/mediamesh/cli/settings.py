@@ -22,6 +22,7 @@ _SECTIONS = {
     "inference": "mediamesh.inference.settings.Settings",
     "agents": "mediamesh.agents.settings.Settings",
     "streams": "mediamesh.streams.settings.Settings",
+    "models": "mediamesh.models.settings.Settings",
     "edge": "mediamesh.edge.settings.Settings",
     "orchestrator": "mediamesh.orchestrator.settings.Settings",
 }

@@ -79,9 +79,9 @@ class _Net:
             group=groups,
             pads=[before, before, missing - before, missing - before],
         )
-        return _Image(
-            self.graph.add("Clip", out, self.graph.number(0.0), self.graph.number(6.0)) if activate else out, side
-        )
+        if activate:
+            out = self.graph.add("Clip", out, self.graph.number(0.0), self.graph.number(6.0))
+        return _Image(out, side)
 
     def block(self, image: _Image, number: int, stage: _Stage, *, first: bool) -> _Image:
         """Add an inverted residual block: widen, filter each channel, narrow."""
@@ -99,10 +99,8 @@ class _Net:
 
     def classifier(self, image: _Image) -> str:
         pooled = self.graph.add("Flatten", self.graph.add("GlobalAveragePool", image.tensor), axis=1)
-        weight = self.graph.weights("_fc.weight", self._tensors["_fc.weight"])
-        return self.graph.add(
-            "Gemm", pooled, weight, self.graph.weights("_fc.bias", self._tensors["_fc.bias"]), transB=1
-        )
+        given = (self.graph.weights(name, self._tensors[name]) for name in ("_fc.weight", "_fc.bias"))
+        return self.graph.add("Gemm", pooled, *given, transB=1)
 
 
 def convert(sources: Mapping[str, Path], target: Path) -> None:
