@@ -15,7 +15,7 @@ from mediamesh.api.inference.v2 import inference_service_pb2 as pb
 
 Behaviour = Callable[[pb.ModelInferRequest], AsyncIterator[pb.ModelStreamInferResponse]]
 
-__all__ = ["Behaviour", "FakeServer", "answer", "echo", "fake_server", "refusal"]
+__all__ = ["Behaviour", "Break", "FakeServer", "answer", "echo", "fake_server", "refusal"]
 
 
 def answer(request: pb.ModelInferRequest, *values: float, final: bool | None = True) -> pb.ModelStreamInferResponse:
@@ -107,7 +107,14 @@ class FakeServer:
 
     async def ModelMetadata(self, request, context) -> pb.ModelMetadataResponse:
         self._note("ModelMetadata", request)
-        return pb.ModelMetadataResponse(name=request.name, versions=["1"])
+        if not self.has_models:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"Request for unknown model: {request.name!r}")
+        response = pb.ModelMetadataResponse(name=request.name, versions=["1"])
+        response.inputs.add(name="x", datatype="FP32", shape=[1, 2])
+        return response
+
+    async def ServerMetadata(self, request, context) -> pb.ServerMetadataResponse:
+        return pb.ServerMetadataResponse(name="fake", version="1")
 
     async def ModelConfig(self, request, context) -> pb.ModelConfigResponse:
         response = pb.ModelConfigResponse()
@@ -149,7 +156,7 @@ async def fake_server(behave: Behaviour = echo, *, port: int = 0) -> AsyncGenera
         await server.stop(None)
 
 
-def _handler(fake: FakeServer, method) -> grpc.RpcMethodHandler:
+def _handler(fake: FakeServer, method):
     make = grpc.stream_stream_rpc_method_handler if method.client_streaming else grpc.unary_unary_rpc_method_handler
     request, response = GetMessageClass(method.input_type), GetMessageClass(method.output_type)
     return make(getattr(fake, method.name), request.FromString, response.SerializeToString)

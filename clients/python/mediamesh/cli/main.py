@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import typer
 
+from mediamesh.cli import bench
 from mediamesh.cli.demo import demo
 from mediamesh.cli.flow import agents, check
+from mediamesh.cli.models import models
 from mediamesh.cli.run import run
 from mediamesh.cli.serve import serve
 from mediamesh.cli.settings import settings
@@ -36,6 +38,10 @@ stream.command()(publish)
 stream.command()(tail)
 stream.command("list")(list_streams)
 app.add_typer(stream, name="stream")
+app.add_typer(models, name="models")
+measure = typer.Typer(help="Measure servers.", no_args_is_help=True)
+measure.command()(bench.inference)
+app.add_typer(measure, name="bench")
 
 if __name__ == "__main__":
     app()

@@ -29,6 +29,11 @@ class Models:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
+    async def server_metadata(self, *, server: str = "") -> pb.ServerMetadataResponse:
+        """Return a server's name, version and extensions of the protocol."""
+        answer: pb.ServerMetadataResponse = await self._any("ServerMetadata", pb.ServerMetadataRequest(), server=server)
+        return answer
+
     async def index(self, *, ready: bool = False, server: str = "") -> list[pb.RepositoryIndexResponse.ModelIndex]:
         """Return the models of the repository, with the reason where one is not loaded.
 
