@@ -18,7 +18,7 @@ from mediamesh.api.inference.v2 import inference_service_pb2 as pb
 from mediamesh.bench.inference import Plan, examine, failure_of, measure
 from mediamesh.bench.inputs import inputs_of, parse_shapes
 from mediamesh.bench.load import Level, Seen, closed_loop, open_loop
-from mediamesh.bench.report import as_json, plot, require_plot, summary, table
+from mediamesh.bench.report import as_json, notes, plot, require_plot, summary, table
 from mediamesh.cli.main import app
 from mediamesh.wire.errors import FailedPrecondition, InvalidRequest, MeshError, NotFound
 from tests.client.fake_inference import Break, answer, fake_server, refusal
@@ -212,10 +212,10 @@ def test_figures_are_percentiles_in_milliseconds() -> None:
     assert row["client_is_the_limit"]
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(table("t", [seen, _seen("rate", 9, [])]))
-    text = console.export_text()
-    assert "3 UNAVAILABLE" in text
-    assert "the limit" in text
-    assert "…" not in text
+    assert "…" not in console.export_text()
+    failed, busy, *_ = notes([seen])
+    assert failed == "8 in flight: failed were 3 UNAVAILABLE."
+    assert "load generator was busy" in busy
 
 
 @pytest.mark.stack  # matplotlib takes seconds to be imported

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from mediamesh.bench.load import Seen
 
-__all__ = ["PERCENTILES", "as_json", "plot", "require_plot", "summary", "table"]
+__all__ = ["PERCENTILES", "as_json", "notes", "plot", "require_plot", "summary", "table"]
 
 PERCENTILES = (50, 90, 95, 99)
 # One core is all that a load generator in Python can use; near it the figures are its own, not the server's.
@@ -44,24 +44,34 @@ def summary(seen: Seen) -> dict[str, Any]:
 def table(title: str, results: Sequence[Seen]) -> Table:
     """Return the figures of all levels for people."""
     made = Table(title=f"{title}\nlatency in ms; client is the load generator, in cores", box=box.SIMPLE_HEAD)
-    for heading in ("load", "per s", *(f"p{percent}" for percent in PERCENTILES), "max", "errors", "client"):
-        made.add_column(
-            heading, justify="left" if heading in {"load", "errors"} else "right", no_wrap=heading != "errors"
-        )
+    made.add_column("load", no_wrap=True)
+    for heading in ("per s", *(f"p{percent}" for percent in PERCENTILES), "max", "failed", "client"):
+        made.add_column(heading, justify="right", no_wrap=True)
     for seen in results:
         row = summary(seen)
-        errors = ", ".join(f"{count} {status}" for status, count in sorted(seen.errors.items()))
-        busy = ", the limit" if row["client_is_the_limit"] else ""
         times = [_figure(row[f"p{percent}_ms"]) for percent in PERCENTILES]
+        per_second = f"{seen.throughput:,.1f}" if seen.throughput < 1000 else f"{seen.throughput:,.0f}"
         made.add_row(
             str(seen.level),
-            f"{seen.throughput:,.1f}",
+            per_second,
             *times,
             _figure(row["max_ms"]),
-            errors or "none",
-            f"{seen.client_cores:.2f}{busy}",
+            f"{seen.errors.total():,}",
+            f"{seen.client_cores:.2f}",
         )
     return made
+
+
+def notes(results: Sequence[Seen]) -> list[str]:
+    """Return a sentence for everything that the figures alone do not say."""
+    said = []
+    for seen in results:
+        if seen.errors:
+            errors = ", ".join(f"{count:,} {status}" for status, count in sorted(seen.errors.items()))
+            said.append(f"{seen.level}: failed were {errors}.")
+        if seen.client_cores > _BUSY_CORES:
+            said.append(f"{seen.level}: the load generator was busy all the time; the server may do more.")
+    return said
 
 
 def as_json(about: dict[str, Any], results: Sequence[Seen]) -> dict[str, Any]:
@@ -125,4 +135,4 @@ def _milliseconds(seconds: Sequence[float], percent: float) -> float | None:
 
 
 def _figure(value: float | None) -> str:
-    return "none" if value is None else f"{value:.2f}" if value < 100 else f"{value:,.0f}"
+    return "-" if value is None else f"{value:.2f}" if value < 100 else f"{value:,.0f}"

@@ -127,12 +127,14 @@ def _report(
         FailedPrecondition: a level had no answer at all.
     """
     from mediamesh.bench.inference import failure_of  # noqa: PLC0415 - with numpy, see above
-    from mediamesh.bench.report import plot, table  # noqa: PLC0415
+    from mediamesh.bench.report import notes, plot, table  # noqa: PLC0415
 
     way = "ModelStreamInfer" if plan.is_stream else "ModelInfer"
     title = f"{plan.model} on {subject.server} at {plan.target}\n{way}, {len(subject.body):,} bytes a request"
     console = Console()
     console.print(table(title, results))
+    for note in notes(results):
+        console.print(note, soft_wrap=True, highlight=False)
     if json_file is not None:
         json_file.write_text(json.dumps(_figures(plan, subject, results), indent=1) + "\n")
         console.print(f"written: {json_file}", soft_wrap=True)
