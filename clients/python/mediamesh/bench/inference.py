@@ -104,6 +104,8 @@ async def _examined(plan: Plan, client: InferenceClient) -> Subject:
     inputs = inputs_of(metadata, batches=batches, batch=plan.batch, shapes=plan.shapes, zero=plan.zero, seed=plan.seed)
     request = request_of(plan.model, inputs, version=plan.version)
     if plan.is_stream:
+        # A decoupled model says only so that it has answered for the last time.
+        request.message.parameters["triton_enable_empty_final_response"].bool_param = True
         async for _ in client.stream(plan.model, inputs, version=plan.version, timeout=plan.timeout):
             pass
     else:

@@ -135,4 +135,7 @@ def _milliseconds(seconds: Sequence[float], percent: float) -> float | None:
 
 
 def _figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}" if value < 100 else f"{value:,.0f}"
+    """Return milliseconds with three digits that matter."""
+    if value is None:
+        return "-"
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:,.0f}"
