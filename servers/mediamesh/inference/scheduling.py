@@ -12,11 +12,10 @@ if TYPE_CHECKING:
     import numpy as np
 
     from mediamesh.api.inference.v2 import inference_service_pb2 as pb
-    from mediamesh.inference.statistics import Statistics
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["Call", "Scheduler", "SequenceMark"]
+__all__ = ["Call", "Counters", "Scheduler", "SequenceMark"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +60,19 @@ class Call:
     parameters: Mapping[str, pb.InferParameter] = field(default_factory=lambda: MappingProxyType({}))
 
 
+class Counters(Protocol):
+    """What a model did."""
+
+    def snapshot(self) -> pb.ModelStatistics:
+        """Return a copy of the counters."""
+        ...
+
+
 class Scheduler(Protocol):
     """Decides when and with whom a request runs; cancelling a call takes it out of its queue."""
 
     @property
-    def statistics(self) -> Statistics:
+    def statistics(self) -> Counters:
         """The model's counters."""
         ...
 
