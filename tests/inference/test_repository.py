@@ -66,7 +66,6 @@ async def test_the_version_policy_chooses(tmp_path, policy, versions) -> None:
         ("max_batch_size: -1", "max_batch_size: -1 is below 0"),
         ('name: "triple"', "name: 'triple', expected 'double'"),
         ('backend: "tensorflow"', "backend: 'tensorflow', expected 'onnxruntime'"),
-        ("sequence_batching {}", "sequence_batching: not supported"),
         ("model_transaction_policy { decoupled: true }", "model_transaction_policy.decoupled: not supported"),
         ('parameters { key: "x" value { string_value: "1" } }', r"parameters\[x\].string_value: not supported"),
         ("dynamic_batching {}", "dynamic_batching: needs a max_batch_size"),

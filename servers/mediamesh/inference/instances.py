@@ -9,6 +9,7 @@ import onnxruntime as ort
 from mediamesh.api.inference.v2 import model_config_pb2 as pb
 from mediamesh.inference.config import CONFIG_FILE, LoadError
 from mediamesh.inference.providers import CPU, CUDA, accelerated, cores, preferred_providers
+from mediamesh.inference.reshape import Reshapes
 from mediamesh.inference.session import Session
 
 if TYPE_CHECKING:
@@ -123,6 +124,7 @@ class Instances:
             providers=accelerated(self._path, self._config, self._tuning, names, device=device),
             threads=self._threads,
             tuning=self._tuning,
+            reshapes=Reshapes(self._config),
         )
 
 

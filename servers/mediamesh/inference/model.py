@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mediamesh.api.inference.v2 import inference_service_pb2 as pb
-from mediamesh.inference.fields import ONNXRUNTIME
+from mediamesh.inference.fields import DECODER, ONNXRUNTIME
 from mediamesh.inference.onnx_backend import open_onnx
-from mediamesh.inference.scheduling import Call, SequenceMark
+from mediamesh.inference.scheduling import Call
+from mediamesh.inference.sequence_parameters import sequence_mark
+from mediamesh.inference.uses import Uses
 from mediamesh.wire.errors import NotImplementedByServer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
+    from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
     import numpy as np
@@ -29,8 +32,18 @@ if TYPE_CHECKING:
 
 __all__ = ["BACKENDS", "Model", "loaded"]
 
+
+def _open_decoder(
+    directory: Path, version: int, config: config_pb.ModelConfig, settings: Settings
+) -> AbstractAsyncContextManager[Backend]:
+    """Open a generative model; only servers that have one import what that needs."""
+    from mediamesh.inference.generation.backend import open_decoder  # noqa: PLC0415 - as said
+
+    return open_decoder(directory, version, config, settings)
+
+
 # By the field ``backend`` of config.pbtxt; nothing there means onnxruntime.
-BACKENDS: dict[str, Open] = {ONNXRUNTIME: open_onnx}
+BACKENDS: dict[str, Open] = {ONNXRUNTIME: open_onnx, DECODER: _open_decoder}
 
 
 @asynccontextmanager
@@ -54,10 +67,12 @@ class Model:
     Attributes:
         backend: What runs it.
         version: Its version.
+        uses: The requests that it serves: it is not unloaded before they have their answers.
     """
 
     backend: Backend
     version: int
+    uses: Uses = field(default_factory=Uses)
 
     @property
     def config(self) -> config_pb.ModelConfig:
@@ -96,17 +111,20 @@ class Model:
                 f"Model {self.name} is decoupled: a request may have any number of answers; use ModelStreamInfer.",
                 model=self.name,
             )
-        bound = self.backend.signature.bind(request, memory)
-        arrays = await self.backend.scheduler.run(self._call(request.message, bound, seconds))
-        return self._response(request.message, bound, arrays)
+        with self.uses:
+            bound = self.backend.signature.bind(request, memory)
+            arrays = await self.backend.scheduler.run(self._call(request.message, bound, seconds))
+            return self._response(request.message, bound, arrays)
 
     async def answers(
         self, request: InferRequest, seconds: float | None, memory: SharedMemory | None = None
     ) -> AsyncGenerator[pb.ModelInferResponse]:
         """Yield the answers to a request of a decoupled model as they come; raises what :meth:`infer` does."""
-        bound = self.backend.signature.bind(request, memory)
-        async for arrays in self.backend.scheduler.stream(self._call(request.message, bound, seconds)):
-            yield self._response(request.message, bound, arrays)
+        with self.uses:
+            bound = self.backend.signature.bind(request, memory)
+            async with aclosing(self.backend.scheduler.stream(self._call(request.message, bound, seconds))) as answers:
+                async for arrays in answers:
+                    yield self._response(request.message, bound, arrays)
 
     def metadata(self) -> pb.ModelMetadataResponse:
         """Describe the tensors."""
@@ -123,39 +141,21 @@ class Model:
         return self.backend.signature.response(message, str(self.version), bound, arrays)
 
     def _call(self, message: pb.ModelInferRequest, bound: Bound, seconds: float | None) -> Call:
-        wait = self._longest_wait(message, seconds)
+        inputs, outputs, items = bound.inputs, bound.outputs, bound.items
         if not message.parameters:
-            return Call(inputs=bound.inputs, outputs=bound.outputs, items=bound.items, seconds=wait)
+            return Call(inputs=inputs, outputs=outputs, items=items, seconds=seconds, deadline=seconds)
+        own = max(0, _number(message.parameters, "timeout")) / 1e6
         return Call(
-            inputs=bound.inputs,
-            outputs=bound.outputs,
-            items=bound.items,
-            seconds=wait,
+            inputs=inputs,
+            outputs=outputs,
+            items=items,
+            seconds=min((limit for limit in (own, seconds) if limit), default=seconds),
+            deadline=seconds,
+            timeout=own,
             priority=_number(message.parameters, "priority"),
-            sequence=_sequence(message.parameters),
+            sequence=sequence_mark(message.parameters),
             parameters=message.parameters,
         )
-
-    def _longest_wait(self, message: pb.ModelInferRequest, seconds: float | None) -> float | None:
-        """Return the shortest of the limits that apply, in seconds."""
-        policy = self.config.dynamic_batching.default_queue_policy
-        limits = [] if seconds is None else [seconds]
-        if policy.default_timeout_microseconds:
-            limits.append(policy.default_timeout_microseconds / 1e6)
-        overridable = policy.allow_timeout_override or not policy.default_timeout_microseconds
-        if overridable and (microseconds := _number(message.parameters, "timeout")):
-            limits.append(microseconds / 1e6)
-        return min(limits, default=None)
-
-
-def _sequence(parameters: Mapping[str, pb.InferParameter]) -> SequenceMark | None:
-    key = _number(parameters, "sequence_id") or (
-        parameters["sequence_id"].string_param if "sequence_id" in parameters else ""
-    )
-    if not key:
-        return None
-    start, end = (name in parameters and parameters[name].bool_param for name in ("sequence_start", "sequence_end"))
-    return SequenceMark(key, start=start, end=end)
 
 
 def _number(parameters: Mapping[str, pb.InferParameter], name: str) -> int:

@@ -12,6 +12,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from mediamesh.api.inference.v2 import inference_service_pb2 as pb
 from mediamesh.inference.extensions import EXTENSIONS, ExtensionsServicer
+from mediamesh.inference.load_request import check_unload, override_of
 from mediamesh.inference.outbox import Outbox
 from mediamesh.inference.parsing import parse
 from mediamesh.inference.stream import Manner, Runner, answers
@@ -107,6 +108,21 @@ class InferenceServicer(ExtensionsServicer):
             raise NotFound(f"There is no repository {request.repository_name!r}; this server's has no name.")
         index = [entry for entry in self._repository.index() if not request.ready or entry.state == "READY"]
         return pb.RepositoryIndexResponse(models=index)
+
+    async def RepositoryModelLoad(
+        self, request: pb.RepositoryModelLoadRequest, context: Context
+    ) -> pb.RepositoryModelLoadResponse:
+        """Load a model, or load it again; returns when it is ready."""
+        await self._repository.control.load(request.model_name, override_of(request))
+        return pb.RepositoryModelLoadResponse()
+
+    async def RepositoryModelUnload(
+        self, request: pb.RepositoryModelUnloadRequest, context: Context
+    ) -> pb.RepositoryModelUnloadResponse:
+        """Unload a model; what it has begun is finished."""
+        check_unload(request)
+        await self._repository.control.unload(request.model_name)
+        return pb.RepositoryModelUnloadResponse()
 
     async def ModelInfer(self, data: bytes, context: Context) -> pb.ModelInferResponse:
         """Run a model once."""

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from mediamesh.inference.reshape import Reshapes
+
     Array = np.ndarray[Any, Any]
 
 __all__ = ["Session"]
@@ -40,16 +42,25 @@ class Session:
         providers: Execution providers to ask for, best first, with their options.
         threads: Threads that one run uses.
         tuning: What the configuration says beside that.
+        reshapes: Tensors whose shape is not the one that callers see; ``inputs`` and ``outputs`` tell the model's own.
 
     Raises:
         LoadError: onnxruntime refuses the file or an option.
     """
 
     def __init__(
-        self, label: str, path: Path, *, providers: Sequence[Provider], threads: int, tuning: Tuning | None = None
+        self,
+        label: str,
+        path: Path,
+        *,
+        providers: Sequence[Provider],
+        threads: int,
+        tuning: Tuning | None = None,
+        reshapes: Reshapes | None = None,
     ) -> None:
         self._label = label
         self._tuning = tuning or Tuning()
+        self._reshapes = reshapes or None
         self._own = threading.local()
         try:
             self._session: Any = ort.InferenceSession(
@@ -88,6 +99,11 @@ class Session:
         """
         if self._tuning.nice:
             self._yield_to_others()
+        if self._reshapes is None:
+            return self._run(inputs, outputs)
+        return self._reshapes.outward(outputs, self._run(self._reshapes.inward(inputs), outputs))
+
+    def _run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
         try:
             if self._device is not None and self._bindable:
                 return self._bound().run(inputs, outputs)

@@ -19,6 +19,21 @@ class Settings(ServerSettings):
     model_repository: DirectoryPath = Field(
         description="Directory of the models, in Triton's layout: NAME/config.pbtxt and NAME/VERSION/model.onnx."
     )
+    model_control: Literal["none", "explicit", "poll"] = Field(
+        default="none",
+        description="none loads all models at the start; explicit those of load_models, and any on request; "
+        "poll all, and again what changes in the repository.",
+    )
+    load_models: tuple[str, ...] = Field(
+        default=(), description="Models that explicit control loads at the start; * stands for all."
+    )
+    poll_seconds: float = Field(
+        default=15.0, gt=0, le=86_400, description="Time between two looks for changes, when model_control is poll."
+    )
+    loads_at_once: int = Field(default=2, ge=1, le=64, description="Versions of models that are loaded side by side.")
+    unload_seconds: float = Field(
+        default=30.0, ge=0, le=3600, description="Longest time that requests may go on in a model that is unloaded."
+    )
     providers: tuple[str, ...] = Field(
         default=(),
         description="Execution providers of onnxruntime in order of preference; none takes CUDA where it is, then CPU.",

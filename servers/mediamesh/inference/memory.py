@@ -1,0 +1,29 @@
+"""Memory given back to the system after a model was unloaded."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import sys
+from functools import cache
+from typing import Any
+
+__all__ = ["give_back"]
+
+
+def give_back() -> None:
+    """Collect what is garbage, and let glibc return the pages that it keeps for later.
+
+    onnxruntime frees a session's weights and arena with the session; glibc keeps freed pages between live ones.
+    """
+    gc.collect()
+    if (trim := _malloc_trim()) is not None:
+        trim(0)
+
+
+@cache
+def _malloc_trim() -> Any:
+    if not sys.platform.startswith("linux"):
+        return None
+    # Other C libraries, such as musl, have none, and keep nothing.
+    return getattr(ctypes.CDLL(None), "malloc_trim", None)
