@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 from functools import partial
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message_factory import GetMessageClass
@@ -33,8 +32,6 @@ _SERVICE = f"/{_DESCRIPTOR.full_name}"
 _SERVING = b"\x08\x01"
 # Our answers are matched by id, so none has to wait for one before it; Triton takes no notice.
 _AS_READY = (("mediamesh-answer-order", "ready"),)
-# Answers are matched by their ids; a server of ours then lets none wait for a slower one before it.
-_READY_ORDER = (("mediamesh-answer-order", "ready"),)
 _LACK_SECONDS = 1.0
 _FIRST_BACKOFF_SECONDS = 0.1
 _LONGEST_BACKOFF_SECONDS = 5.0
