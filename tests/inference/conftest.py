@@ -41,6 +41,8 @@ def tiny_repository(tmp_path_factory):
     models.add_model(repository, "ragged", models.double(width="W"), "max_batch_size: 8 dynamic_batching {}")
     models.add_model(repository, "pick", models.pick(), "max_batch_size: 8 dynamic_batching {}")
     models.add_model(repository, "pair", models.sum_and_difference())
+    labelled = models.add_model(repository, "labelled", models.double(width=3), models.LABELLED)
+    (labelled / "labels.txt").write_text("ant\nbee\n")
     for kind in models.TYPES:
         models.add_model(repository, f"identity_{kind}", models.identity(kind), "max_batch_size: 0 " + _io(kind))
     return repository

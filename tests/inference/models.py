@@ -9,6 +9,13 @@ from onnx import TensorProto, helper
 
 VENDORED = Path(__file__).parents[2] / "deploy" / "models" / "repository"
 
+# Doubles three numbers, of which the first two have names.
+LABELLED = """
+max_batch_size: 8
+input { name: "x" data_type: TYPE_FP32 dims: [3] }
+output { name: "y" data_type: TYPE_FP32 dims: [3] label_filename: "labels.txt" }
+"""
+
 TYPES = {
     "BOOL": TensorProto.BOOL,
     "UINT8": TensorProto.UINT8,

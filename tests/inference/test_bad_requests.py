@@ -10,7 +10,7 @@ import pytest
 from mediamesh.api.inference.v2 import inference_service_pb2 as pb
 from mediamesh.api.inference.v2.inference_service_pb2_grpc import GRPCInferenceServiceStub
 from mediamesh.client.inference import InferenceClient
-from mediamesh.wire.errors import InvalidRequest, MeshError, NotFound, NotImplementedByServer
+from mediamesh.wire.errors import InvalidRequest, MeshError, NotFound
 
 ONES = np.ones((1, 2), np.float32)
 
@@ -121,18 +121,6 @@ async def test_garbage_in_raw_contents_is_refused(tiny, kind, raw, sentence) -> 
     request.inputs.add(name="x", datatype=kind, shape=[1, 2])
     with pytest.raises(InvalidRequest, match=sentence):
         await GRPCInferenceServiceStub(tiny).ModelInfer(request)
-
-
-async def test_shared_memory_and_classification_are_refused_with_a_sentence(tiny) -> None:
-    stub = GRPCInferenceServiceStub(tiny)
-    request = _request()
-    request.inputs[0].parameters["shared_memory_region"].string_param = "mine"
-    with pytest.raises(NotImplementedByServer, match="no shared memory"):
-        await stub.ModelInfer(request)
-    request = _request(raw_input_contents=[ONES.tobytes()])
-    request.outputs.add(name="y").parameters["classification"].int64_param = 5
-    with pytest.raises(NotImplementedByServer, match="classification"):
-        await stub.ModelInfer(request)
 
 
 async def test_a_message_that_breaks_a_rule_or_is_none_fails_alone_on_a_stream(tiny) -> None:
