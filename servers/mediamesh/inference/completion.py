@@ -32,10 +32,10 @@ def complete(
     full.CopyFrom(config)
     full.name, full.platform, full.backend = path.parent.name, PLATFORM, ONNXRUNTIME
     full.default_model_filename = config.default_model_filename or "model.onnx"
-    # The server feeds these by itself; a caller never sees them.
+    # The server feeds these by itself; a caller sees none but the states that the configuration lists as outputs.
     batching = config.sequence_batching
     fed = {control.name for control in batching.control_input}.union(state.input_name for state in batching.state)
-    kept = {state.output_name for state in batching.state}
+    kept = {state.output_name for state in batching.state}.difference(tensor.name for tensor in config.output)
     inputs = [spec for spec in inputs if spec.name not in fed]
     outputs = [spec for spec in outputs if spec.name not in kept]
     needed = [spec for spec in inputs if not spec.optional]

@@ -71,7 +71,18 @@ _DYNAMIC_BATCHING = frozenset({
     for policy in ("default_queue_policy", "priority_queue_policy[*]")
     for field in ("timeout_action", "default_timeout_microseconds", "allow_timeout_override", "max_queue_size")
 )  # fmt: skip
-_SEQUENCE_BATCHING: frozenset[str] = frozenset()
+_SEQUENCE_BATCHING = frozenset({"sequence_batching"}) | {f"sequence_batching.{name}" for name in (
+    "max_sequence_idle_microseconds",
+    "direct", "direct.max_queue_delay_microseconds", "direct.minimum_slot_utilization",
+    "oldest", "oldest.max_candidate_sequences", "oldest.preferred_batch_size", "oldest.max_queue_delay_microseconds",
+    "oldest.preserve_ordering",
+    "control_input", "control_input.name", "control_input.control", "control_input.control.kind",
+    "control_input.control.int32_false_true", "control_input.control.fp32_false_true",
+    "control_input.control.bool_false_true", "control_input.control.data_type",
+    "state", "state.input_name", "state.output_name", "state.data_type", "state.dims", "state.initial_state",
+    "state.initial_state.name", "state.initial_state.data_type", "state.initial_state.dims",
+    "state.initial_state.zero_data", "state.initial_state.data_file",
+)}  # fmt: skip
 _DECODER = frozenset({
     "input.name", "input.data_type", "input.dims", "input.optional",
     "output.name", "output.data_type", "output.dims",

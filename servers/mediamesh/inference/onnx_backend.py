@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,8 @@ from mediamesh.inference.pace import Pace
 from mediamesh.inference.policies import BatchPolicy, batch_policy
 from mediamesh.inference.providers import cores
 from mediamesh.inference.queue import Queue
+from mediamesh.inference.sequence_config import SequenceConfig, read_sequences
+from mediamesh.inference.sequences import Limits, sequencing
 from mediamesh.inference.statistics import Statistics
 from mediamesh.inference.tensors import Signature
 from mediamesh.inference.tuning import read_tuning
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mediamesh.api.inference.v2 import model_config_pb2 as config_pb
+    from mediamesh.inference.scheduling import Scheduler
     from mediamesh.inference.session import Session
     from mediamesh.inference.settings import Settings
 
@@ -55,8 +58,19 @@ async def open_onnx(
     queue = Queue(label, opened.policy, max_requests=settings.queue_requests, max_bytes=settings.queue_bytes)
     statistics = Statistics(directory.name, str(version), dict(config.metric_tags))
     providers = tuple(opened.sessions[0].providers)
-    async with batching(label, opened.sessions, queue, statistics, opened.pace) as batcher:
-        yield Backend(opened.config, opened.signature, batcher, providers)
+    async with AsyncExitStack() as stack:
+        scheduler: Scheduler
+        scheduler = batcher = await stack.enter_async_context(
+            batching(label, opened.sessions, queue, statistics, opened.pace)
+        )
+        if opened.sequences is not None:
+            limits = Limits(
+                slots=opened.sequences.slots * len(opened.sessions),
+                requests=settings.queue_requests,
+                size=settings.queue_bytes,
+            )
+            scheduler = await stack.enter_async_context(sequencing(label, batcher, opened.sequences, limits))
+        yield Backend(opened.config, opened.signature, scheduler, providers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +83,7 @@ class _Opened:
         sessions: One for each worker.
         policy: How its requests become batches.
         pace: How fast it runs.
+        sequences: How its sequences are run, where it has any.
     """
 
     config: config_pb.ModelConfig
@@ -76,6 +91,7 @@ class _Opened:
     sessions: list[Session]
     policy: BatchPolicy
     pace: Pace
+    sequences: SequenceConfig | None
 
 
 def _open(label: str, directory: Path, version: int, config: config_pb.ModelConfig, settings: Settings) -> _Opened:
@@ -91,16 +107,20 @@ def _open(label: str, directory: Path, version: int, config: config_pb.ModelConf
     instances.state(full)
     inputs, outputs = offered(full, session.inputs, full.input), offered(full, session.outputs, full.output)
     names = [spec.name for spec in outputs]
-    WarmUp(directory, full, inputs).run(label, instances.sessions, names)
-    policy = batch_policy(path, full)
+    sequences = read_sequences(directory, label, full, session.inputs, session.outputs)
+    fed = sequences.fed(session.inputs) if sequences is not None else []
+    WarmUp(directory, full, inputs, fed).run(label, instances.sessions, names)
+    policy = sequences.batches if sequences is not None else batch_policy(path, full)
     pace = Pace()
     if settings.measure_seconds:
         most = 1 if policy.preferred else max(1, policy.most_items)
-        taken = time_batches(label, session, inputs, names, most=most, seconds=settings.measure_seconds)
+        taken = time_batches(label, session, [*inputs, *fed], names, most=most, seconds=settings.measure_seconds)
         if taken and most > 1:
             policy = policy.limited_to(_state_worth(label, full, taken))
         if taken and session.stays_in_thread:
-            pace = Pace(seconds=taken[1], size=sum(array.nbytes for array in (zeros(inputs, 1) or {}).values()))
+            pace = Pace(
+                seconds=taken[1], size=sum(array.nbytes for array in (zeros([*inputs, *fed], 1) or {}).values())
+            )
     signature = Signature(
         label,
         inputs,
@@ -109,7 +129,7 @@ def _open(label: str, directory: Path, version: int, config: config_pb.ModelConf
         optional=[spec.name for spec in inputs if spec.optional],
         labels=labels,
     )
-    return _Opened(full, signature, instances.sessions, policy, pace)
+    return _Opened(full, signature, instances.sessions, policy, pace, sequences)
 
 
 def _state_worth(label: str, config: config_pb.ModelConfig, taken: Mapping[int, float]) -> int:

@@ -44,15 +44,25 @@ class WarmUp:
         directory: The model's directory.
         config: Its configuration, complete.
         inputs: Its inputs, in the shapes that callers see.
+        fed: More inputs, which no caller gives and the server feeds; they are zero here.
 
     Raises:
         LoadError: a sample does not fit the model; names its field.
     """
 
-    def __init__(self, directory: Path, config: pb.ModelConfig, inputs: Sequence[TensorSpec]) -> None:
+    def __init__(
+        self, directory: Path, config: pb.ModelConfig, inputs: Sequence[TensorSpec], fed: Sequence[TensorSpec] = ()
+    ) -> None:
         self._config = config
         self._zeros = zeros(inputs, 1)
-        self._samples = samples(directory, config, inputs)
+        if self._zeros is not None:
+            self._zeros = {**self._zeros, **_fed(fed, 1)}
+        self._samples = [
+            (name, {**feeds, **_fed(fed, sample.batch_size or 1)}, count)
+            for (name, feeds, count), sample in zip(
+                samples(directory, config, inputs), config.model_warmup, strict=True
+            )
+        ]
 
     def run(self, label: str, sessions: Iterable[Session], outputs: Sequence[str]) -> None:
         """Make the runs in every session.
@@ -82,6 +92,17 @@ def zeros(inputs: Sequence[TensorSpec], items: int) -> Feeds | None:
     return {
         spec.name: np.zeros([size if size >= 0 else items for size in spec.shape], DTYPES[spec.datatype])
         for spec in needed
+    }
+
+
+def _fed(fed: Iterable[TensorSpec], items: int) -> Feeds:
+    return {
+        spec.name: _filled(
+            tuple((items if axis == 0 else 1) if size < 0 else size for axis, size in enumerate(spec.shape)),
+            spec.datatype,
+            random=False,
+        )
+        for spec in fed
     }
 
 
