@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
@@ -60,6 +61,30 @@ def double(kind: str = "FP32", width: int | str = 2) -> bytes:
     """Return a model that adds its input to itself: [N, width]."""
     ends = (kind, ["N", width])
     return onnx_bytes([helper.make_node("Add", ["x", "x"], ["y"])], {"x": ends}, {"y": ends})
+
+
+def times(factor: float) -> bytes:
+    """Return a model that multiplies its input: [N, 2]."""
+    ends = ("FP32", ["N", 2])
+    constant = helper.make_tensor("factor", TensorProto.FLOAT, [], [factor])
+    return onnx_bytes([helper.make_node("Mul", ["x", "factor"], ["y"])], {"x": ends}, {"y": ends}, [constant])
+
+
+def weighty(count: int) -> bytes:
+    """Return a model with so many weights, of four bytes each, that multiplies by the first of them: [N, 1]."""
+    ends = ("FP32", ["N", 1])
+    weights = helper.make_tensor(
+        "weights", TensorProto.FLOAT, [count], np.full(count, 2, np.float32).tobytes(), raw=True
+    )
+    first = helper.make_tensor("first", TensorProto.INT64, [1], [0])
+    nodes = [
+        # Chosen by a number that is computed, or the optimizer would keep one weight and drop the rest.
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("Gather", ["shape", "first"], ["items"]),
+        helper.make_node("Gather", ["weights", "items"], ["weight"]),
+        helper.make_node("Mul", ["x", "weight"], ["y"]),
+    ]
+    return onnx_bytes(nodes, {"x": ends}, {"y": ends}, [weights, first])
 
 
 def identity(kind: str) -> bytes:

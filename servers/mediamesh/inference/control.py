@@ -209,6 +209,8 @@ class Control:
         left = [self._take_away(name, version) for version in list(self._held.get(name, ()))]
         _settle(done)
         await self._retire(name, left)
+        if not (self._settings.model_repository / name).is_dir():
+            self._repository.forget(name)
 
     def _take_away(self, name: str, version: int) -> Held:
         self._repository.withdraw(name, version)
@@ -255,7 +257,6 @@ class Control:
                 else:
                     del known[name]
                     await self._in_turn(name, partial(self._unload, name))
-                    self._repository.forget(name)
             before = seen
 
     def _seen(self) -> dict[str, Fingerprint | None]:

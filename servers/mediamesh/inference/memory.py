@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import gc
 import sys
 from functools import cache
 from typing import Any
@@ -12,11 +11,11 @@ __all__ = ["give_back"]
 
 
 def give_back() -> None:
-    """Collect what is garbage, and let glibc return the pages that it keeps for later.
+    """Let glibc return the pages that it keeps for later.
 
-    onnxruntime frees a session's weights and arena with the session; glibc keeps freed pages between live ones.
+    onnxruntime frees a session's weights and arena with the session; glibc keeps freed pages between live ones. Nothing
+    here refers to a session in a circle, so no garbage is collected: that would hold up every request meanwhile.
     """
-    gc.collect()
     if (trim := _malloc_trim()) is not None:
         trim(0)
 

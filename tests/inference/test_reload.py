@@ -1,0 +1,197 @@
+"""Models change under load and no request fails; what was unloaded is gone from memory."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mediamesh.client import connect
+from mediamesh.client.inference import InferenceClient
+from mediamesh.wire.errors import FailedPrecondition, NotFound
+from tests.inference import models
+from tests.inference.conftest import inference_server
+
+ONES = np.ones((1, 2), np.float32)
+ONE_WORKER = "max_batch_size: 8 instance_group { count: 1 kind: KIND_CPU }"
+
+
+@asynccontextmanager
+async def served(repository: Path, **settings):
+    settings = {"model_control": "explicit", "load_models": ("*",), **settings}
+    async with (
+        inference_server(repository, **settings) as port,
+        connect(f"127.0.0.1:{port}") as channel,
+        InferenceClient(channel) as client,
+    ):
+        yield client
+
+
+def replace(repository: Path, name: str, content: bytes, version: int = 1) -> None:
+    """Put a file in another's place, as a deployment does: at once."""
+    target = repository / name / str(version) / "model.onnx"
+    target.parent.mkdir(exist_ok=True)
+    beside = target.with_suffix(".new")
+    beside.write_bytes(content)
+    beside.replace(target)
+
+
+async def factor(client, name: str = "scale", version: str = "") -> float:
+    return float((await client.infer(name, {"x": ONES}, version=version))["y"][0, 0])
+
+
+async def test_a_model_is_replaced_under_load_and_no_request_fails(tmp_path) -> None:
+    models.add_model(tmp_path, "scale", models.times(2), ONE_WORKER)
+    async with served(tmp_path) as client:
+        seen: set[float] = set()
+        over = asyncio.Event()
+
+        async def ask() -> None:
+            while not over.is_set():
+                seen.add(await factor(client))
+
+        async with asyncio.TaskGroup() as asking:
+            for _ in range(8):
+                asking.create_task(ask())
+            for number in range(3, 9):
+                replace(tmp_path, "scale", models.times(number))
+                await client.models.load("scale")
+                assert await factor(client) == number
+            over.set()
+        assert seen <= {2, 3, 4, 5, 6, 7, 8}
+        assert await factor(client) == 8
+
+
+async def test_what_runs_and_waits_on_the_old_one_is_finished_there(tmp_path, gate) -> None:
+    models.add_model(tmp_path, "scale", models.times(2), ONE_WORKER)
+    async with served(tmp_path) as client:
+        gate.shut()
+        async with asyncio.TaskGroup() as tasks:
+            old = [tasks.create_task(factor(client))]
+            await gate.entered()
+            old += [tasks.create_task(factor(client)) for _ in range(4)]
+            replace(tmp_path, "scale", models.times(3))
+            load = tasks.create_task(client.models.load("scale"))
+            await gate.entered()  # the new one warms up
+            assert not load.done()
+            gate.open()
+        assert [task.result() for task in old] == [2] * 5
+        assert await factor(client) == 3
+
+
+async def test_what_runs_while_it_is_unloaded_is_finished(tmp_path, gate) -> None:
+    models.add_model(tmp_path, "scale", models.times(2), ONE_WORKER)
+    async with served(tmp_path) as client:
+        gate.shut()
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(factor(client))
+            await gate.entered()
+            waiting = tasks.create_task(factor(client))
+            await client.models.is_ready("scale")  # answered after both were read, or as good as
+            await client.models.unload("scale")
+            assert [entry.state for entry in await client.models.index()] == ["UNLOADING"]
+            with pytest.raises(NotFound, match="is being unloaded"):
+                await factor(client)
+            gate.open()
+        assert (running.result(), waiting.result()) == (2, 2)
+
+
+async def test_a_broken_file_leaves_the_model_that_runs(tmp_path) -> None:
+    models.add_model(tmp_path, "scale", models.times(2))
+    async with served(tmp_path) as client:
+        replace(tmp_path, "scale", b"broken")
+        with pytest.raises(FailedPrecondition, match=r"scale/1/model\.onnx"):
+            await client.models.load("scale")
+        assert await factor(client) == 2
+        (entry,) = await client.models.index()
+        assert entry.state == "READY"
+        assert "could not be loaded again" in entry.reason
+        replace(tmp_path, "scale", models.times(5))
+        await client.models.load("scale")
+        assert await factor(client) == 5
+        assert [entry.reason for entry in await client.models.index()] == [""]
+
+
+async def test_the_version_policy_chooses_again_when_a_model_is_loaded_again(tmp_path) -> None:
+    models.add_model(tmp_path, "scale", models.times(1), "version_policy { latest { num_versions: 2 } }")
+    async with served(tmp_path) as client:
+        replace(tmp_path, "scale", models.times(2), version=2)
+        replace(tmp_path, "scale", models.times(3), version=3)
+        await client.models.load("scale")
+        assert await factor(client) == 3
+        assert await factor(client, version="2") == 2
+        with pytest.raises(NotFound):
+            await factor(client, version="1")
+        shutil.rmtree(tmp_path / "scale" / "3")
+        await client.models.load("scale")
+        assert await factor(client) == 2
+        assert await factor(client, version="1") == 1
+
+
+async def test_a_new_version_that_is_broken_leaves_the_old_ones(tmp_path) -> None:
+    models.add_model(tmp_path, "scale", models.times(1))
+    async with served(tmp_path) as client:
+        replace(tmp_path, "scale", b"broken", version=2)
+        with pytest.raises(FailedPrecondition, match=r"scale/2/model\.onnx"):
+            await client.models.load("scale")
+        assert await factor(client) == 1
+        assert {entry.version: entry.state for entry in await client.models.index()} == {
+            "1": "READY",
+            "2": "UNAVAILABLE",
+        }
+
+
+async def test_what_has_not_changed_is_not_loaded_again(tmp_path) -> None:
+    models.add_model(tmp_path, "scale", models.times(1), "version_policy { all {} }")
+    models.add_model(tmp_path, "scale", models.times(2), version=2)
+    async with served(tmp_path) as client:
+        await factor(client, version="1")
+        await factor(client, version="2")
+        replace(tmp_path, "scale", models.times(3), version=2)
+        await client.models.load("scale")
+        counts = {entry.version: entry.inference_count for entry in await client.models.statistics("scale")}
+        assert counts == {"1": 1, "2": 0}
+
+
+async def test_polling_follows_the_repository(tmp_path) -> None:
+    models.add_model(tmp_path, "scale", models.times(1))
+    models.add_model(tmp_path, "gone", models.double())
+    async with served(tmp_path, model_control="poll", load_models=(), poll_seconds=0.02) as client:
+        models.add_model(tmp_path, "new", models.double())
+        shutil.rmtree(tmp_path / "gone")
+        replace(tmp_path, "scale", models.times(6))
+        async with asyncio.timeout(30):
+            while {entry.name: entry.state for entry in await client.models.index()} != {
+                "scale": "READY",
+                "new": "READY",
+            } or await factor(client) != 6:
+                await asyncio.sleep(0.01)
+        with pytest.raises(FailedPrecondition, match="model_control is 'poll'"):
+            await client.models.load("scale")
+
+
+def resident_megabytes() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+@pytest.mark.stack
+async def test_memory_comes_back_when_a_model_is_unloaded(tmp_path) -> None:
+    weights = 100e6
+    models.add_model(tmp_path, "large", models.weighty(int(weights / 4)))
+    async with served(tmp_path, load_models=()) as client:
+        before = resident_megabytes()
+        for _ in range(3):
+            await client.models.load("large")
+            await client.infer("large", {"x": np.ones((1, 1), np.float32)})
+            assert resident_megabytes() > before + 0.8 * weights / 1e6
+            await client.models.unload("large")
+            async with asyncio.timeout(20):
+                while [entry.state for entry in await client.models.index()] != ["UNAVAILABLE"]:
+                    await asyncio.sleep(0.001)
+        assert resident_megabytes() < before + 0.3 * weights / 1e6
