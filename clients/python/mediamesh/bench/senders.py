@@ -92,7 +92,7 @@ class _Stream:
 
     def __init__(self) -> None:
         self.broken = False
-        self._unwritten: asyncio.Queue[bytes] = asyncio.Queue()
+        self._unwritten: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._waiting: dict[str, asyncio.Future[str]] = {}
 
     async def ask(self, key: str, request: bytes) -> str:
@@ -115,6 +115,7 @@ class _Stream:
             ended = error.code().name
         finally:
             self.broken = True
+            self._unwritten.put_nowait(None)  # grpc waits for the next request even after the end
             for answer in self._waiting.values():
                 if not answer.done():
                     answer.set_result(ended)
@@ -131,8 +132,8 @@ class _Stream:
             answer.set_result(OK)
 
     async def _requests(self) -> AsyncIterator[bytes]:
-        while True:
-            yield await self._unwritten.get()
+        while (request := await self._unwritten.get()) is not None:
+            yield request
 
 
 def _status_of(response: pb.ModelStreamInferResponse) -> str:

@@ -10,5 +10,6 @@ from mediamesh.client.inference.classes import ScoredClass
 from mediamesh.client.inference.client import InferenceClient
 from mediamesh.client.inference.models import Models
 from mediamesh.client.inference.sequence import Sequence
+from mediamesh.client.inference.shared_memory import SharedTensor, SharedTensors
 
-__all__ = ["Answer", "InferenceClient", "Models", "ScoredClass", "Sequence"]
+__all__ = ["Answer", "InferenceClient", "Models", "ScoredClass", "Sequence", "SharedTensor", "SharedTensors"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, aclosing
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from typing import TYPE_CHECKING, Self
 
 from mediamesh.client.channel import connect
@@ -16,11 +16,12 @@ from mediamesh.client.inference.pool import Pool, Search
 from mediamesh.client.inference.requests import request_of
 from mediamesh.client.inference.sequence import Sequence
 from mediamesh.client.inference.server import Server
+from mediamesh.client.inference.shared_memory import SharedTensor, SharedTensors, registered_anew, shared_tensors
 from mediamesh.client.inference.timing import deadline, left
 from mediamesh.wire.errors import InvalidRequest, MeshError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
     from types import TracebackType
 
     import grpc
@@ -106,7 +107,7 @@ class InferenceClient:
             inputs: A tensor for every input of the model, the batch dimension included where the model has one.
             version: Version of the model; empty lets the server choose.
             outputs: Names of the wanted outputs; none asks for all. A mapping asks for so many best classes of each,
-                as BYTES; :meth:`classify` reads them.
+                as BYTES, which :meth:`classify` reads, or puts one into shared memory, and then not into the answer.
             timeout: Seconds to wait for the answer, all tries together; the server drops the request when they pass in
                 its queue.
             priority: 1 is the highest; 0 takes the model's default.
@@ -121,7 +122,7 @@ class InferenceClient:
             Unavailable: no server can be reached, or the streams broke off before the answer; may be repeated.
         """
         request = request_of(model, inputs, version=version, outputs=outputs, priority=priority, parameters=parameters)
-        return Answer(await self._once(request, Server.ask, timeout))
+        return Answer(await self._once(request, Server.ask, timeout, _shared(inputs, outputs)))
 
     async def infer_alone(
         self,
@@ -139,7 +140,7 @@ class InferenceClient:
         It costs more than a place on the stream, and cancelling it takes the request out of the server's queue.
         """
         request = request_of(model, inputs, version=version, outputs=outputs, priority=priority, parameters=parameters)
-        return Answer(await self._once(request, Server.call, timeout))
+        return Answer(await self._once(request, Server.call, timeout, _shared(inputs, outputs)))
 
     async def stream(
         self,
@@ -225,7 +226,21 @@ class InferenceClient:
         """Return a sequence of requests to a model that keeps state between them; use it as a context manager."""
         return Sequence(self._pool, model, version, priority)
 
-    async def _once(self, request: InferRequest, ask: Ask, timeout: float | None) -> pb.ModelInferResponse:
+    def shared_tensors(self, slot_bytes: int, *, slots: int = 8) -> AbstractAsyncContextManager[SharedTensors]:
+        """Return memory shared with the servers, all on this host, for tensors that then need not travel.
+
+        Args:
+            slot_bytes: Size of the largest tensor.
+            slots: How many tensors can be in use at once.
+
+        Raises:
+            MeshError: a server does not share memory with this client.
+        """
+        return shared_tensors(self._pool.servers, slot_bytes, slots)
+
+    async def _once(
+        self, request: InferRequest, ask: Ask, timeout: float | None, shared: Iterable[object]
+    ) -> pb.ModelInferResponse:
         model = request.message.model_name
         search = Search(self._pool, model, request.message.model_version)
         async with deadline(timeout, model) as ends:
@@ -235,7 +250,8 @@ class InferenceClient:
                     with server.working():
                         response = await ask(server, request, left(ends))
                 except MeshError as error:
-                    await search.failed(server, error)
+                    if not await registered_anew(server, shared, error):
+                        await search.failed(server, error)
                     continue
                 if is_final(response) is False:
                     raise InvalidRequest(f"Model {model} gives any number of answers; use stream().", model=model)
@@ -245,3 +261,9 @@ class InferenceClient:
         if not isinstance(given, str):
             return given
         return await stack.enter_async_context(connect(given, keepalive_seconds=self._keepalive_seconds))
+
+
+def _shared(inputs: Inputs, outputs: Outputs) -> list[object]:
+    """Return the tensors that lie in shared memory."""
+    wanted = outputs.values() if isinstance(outputs, Mapping) else ()
+    return [tensor for tensor in (*inputs.values(), *wanted) if isinstance(tensor, SharedTensor)]

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["Inputs", "Outputs", "Parameters", "packed", "request_of"]
 
 Inputs = Mapping[str, "Array | SharedTensor"]
-# Names of the wanted outputs, or the number of best classes wanted of each.
-Outputs = Sequence[str] | Mapping[str, int]
+# Names of the wanted outputs, or by name the number of best classes wanted, or where in shared memory it shall go.
+Outputs = Sequence[str] | Mapping[str, "int | SharedTensor"]
 Parameters = Mapping[str, bool | int | float | str]
 
 # The client sets these itself, from arguments.
@@ -57,7 +57,7 @@ def request_of(
     for name in outputs:
         wanted = message.outputs.add(name=name)
         if isinstance(outputs, Mapping):
-            wanted.parameters["classification"].int64_param = outputs[name]
+            _ask(wanted, outputs[name])
     if priority:
         message.parameters["priority"].uint64_param = priority
     for name, value in (parameters or {}).items():
@@ -73,6 +73,13 @@ def packed(request: InferRequest, key: str, seconds: float | None) -> bytes:
     if seconds is not None:
         request.message.parameters["timeout"].int64_param = max(1, round(seconds * 1e6))
     return join(*request)
+
+
+def _ask(output: pb.ModelInferRequest.InferRequestedOutputTensor, how: int | SharedTensor) -> None:
+    if isinstance(how, SharedTensor):
+        how.place(output)
+    else:
+        output.parameters["classification"].int64_param = how
 
 
 def _set(parameter: pb.InferParameter, value: bool | float | str) -> None:  # noqa: FBT001 - a parameter may be one

@@ -34,7 +34,7 @@ class Stream:
     def __init__(self) -> None:
         self.broken = False
         self._ids = itertools.count(1)
-        self._unwritten: asyncio.Queue[bytes] = asyncio.Queue()
+        self._unwritten: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._room = asyncio.Semaphore(_UNWRITTEN)
         self._waiting: dict[str, asyncio.Future[pb.ModelInferResponse]] = {}
         self._ended: MeshError = Unavailable("The inference server ended the stream before it answered; try again.")
@@ -70,6 +70,7 @@ class Stream:
             self._ended = error
         finally:
             self.broken = True
+            self._unwritten.put_nowait(None)  # grpc waits for the next request even after the end
             for answer in self._waiting.values():
                 self._room.release()  # whoever waits for room learns of the end instead
                 if not answer.done():
@@ -90,6 +91,6 @@ class Stream:
             answer.set_result(response.infer_response)
 
     async def _requests(self) -> AsyncIterator[bytes]:
-        while True:
-            yield await self._unwritten.get()
+        while (request := await self._unwritten.get()) is not None:
+            yield request
             self._room.release()
