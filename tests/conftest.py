@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from mediamesh.cli.demo import mesh_up
+from mediamesh.models.settings import Settings as ModelSettings
+from mediamesh.models.store import open_store
 from mediamesh.stack.ports import free_ports
 from mediamesh.stack.process import running
 from mediamesh.stack.programs import SEAWEEDFS_PORTS, seaweedfs, valkey
@@ -49,3 +53,13 @@ def mesh(tmp_path_factory):
     """Return the whole mesh, as ``mediamesh up`` runs it on a free port."""
     with mesh_up(tmp_path_factory.mktemp("mesh")) as running_mesh:
         yield running_mesh
+
+
+@pytest.fixture(scope="session")
+def model_store(tmp_path_factory):
+    """Return the model store; pulled models are kept in MEDIAMESH_MODELS_CACHE, or shared by the workers of a run."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    own = os.environ.get("MEDIAMESH_MODELS_CACHE")
+    with open_store(ModelSettings(cache=Path(own) if own else shared / "pulled-models")) as store:
+        yield store

@@ -45,9 +45,7 @@ def convert(sources: Mapping[str, Path], target: Path) -> None:
     if ends != [["input", "state", "sr"], ["output", "stateN"]]:
         raise BadWeights(f"{sources['model'].name}: it has inputs and outputs {ends}.")
     inner = {name: f"upstream_{name}" for name in ("input", "state", "sr", "output", "stateN")}
-    for node in graph.node:
-        for names in (node.input, node.output):
-            names[:] = [inner.get(name, name) for name in names]
+    _rename(graph, inner)
     core = [*graph.node]
     del graph.node[:], graph.input[:], graph.output[:]
     graph.initializer.append(numpy_helper.from_array(np.array(_RATE, np.int64), inner["sr"]))
@@ -68,6 +66,16 @@ _SHAPES = {
     "end_of_context": [_FRAME],
     "axis_of_samples": [1],
 }
+
+
+def _rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
+    """Give tensors other names, in the branches of conditions too, which see those of the graph around them."""
+    for node in graph.node:
+        for ends in (node.input, node.output):
+            ends[:] = [names.get(end, end) for end in ends]
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                _rename(attribute.g, names)
 
 
 def _before(inner: Mapping[str, str]) -> list[onnx.NodeProto]:
