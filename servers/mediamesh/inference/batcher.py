@@ -267,8 +267,8 @@ class Batcher:
 
 
 def _sampled_span() -> trace.SpanContext | None:
-    span = trace.get_current_span().get_span_context()
-    return span if span.trace_flags.sampled else None
+    span = trace.get_current_span()
+    return span.get_span_context() if span.is_recording() else None
 
 
 @contextmanager

@@ -15,6 +15,7 @@ __all__ = ["Here", "Pace"]
 _LONGEST_HERE_SECONDS = 100e-6
 # How far runs may fall behind what was measured before they leave the event loop.
 _TOLERANCE = 3.0
+_STEP = 1.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,10 @@ class Here:
         return sum(tensor.nbytes for tensor in call.inputs.values()) <= self._most_bytes
 
     def keeps_pace(self, nanoseconds: int, items: int) -> bool:
-        """Note a run; false once runs have taken too long for a while."""
-        self._usual += (nanoseconds / items - self._usual) / 64
+        """Note a run; false once most runs have taken too long for a while.
+
+        What is held against the limit goes up and down in steps, and so follows the median: a few runs that the kernel
+        interrupted say nothing.
+        """
+        self._usual *= _STEP if nanoseconds > self._usual * items else 1 / _STEP
         return self._usual < _TOLERANCE * _LONGEST_HERE_SECONDS * 1e9

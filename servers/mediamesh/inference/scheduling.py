@@ -33,9 +33,12 @@ class SequenceMark:
     end: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+_NOTHING: Mapping[str, pb.InferParameter] = MappingProxyType({})
+
+
+@dataclass(slots=True, kw_only=True)
 class Call:
-    """One request, held against the model's signature.
+    """One request, held against the model's signature; never changed, but freezing it costs microseconds.
 
     Attributes:
         inputs: Tensors by name; do not change until the last answer is there.
@@ -57,7 +60,7 @@ class Call:
     timeout: float = 0.0
     priority: int = 0
     sequence: SequenceMark | None = None
-    parameters: Mapping[str, pb.InferParameter] = field(default_factory=lambda: MappingProxyType({}))
+    parameters: Mapping[str, pb.InferParameter] = field(default_factory=lambda: _NOTHING)
 
 
 class Counters(Protocol):

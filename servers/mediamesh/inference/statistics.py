@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import weakref
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from opentelemetry import metrics
 
@@ -30,8 +30,7 @@ class Served(Protocol):
     arrived: int
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(NamedTuple):
     """When the stages of one batch began, by ``time.monotonic_ns``.
 
     Attributes:

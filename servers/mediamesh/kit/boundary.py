@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Self
 
@@ -42,7 +43,17 @@ _DURATION = _METER.create_histogram(
         0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60,
     ],
 )  # fmt: skip
-_IN_FLIGHT = _METER.create_up_down_counter("mediamesh_rpc_server_in_flight", description="Calls being served.")
+_IN_FLIGHT: Counter[str] = Counter()
+
+
+def _in_flight(_options: metrics.CallbackOptions) -> list[metrics.Observation]:
+    return [metrics.Observation(count, {"rpc_method": method}) for method, count in list(_IN_FLIGHT.items())]
+
+
+_METER.create_observable_up_down_counter(
+    "mediamesh_rpc_server_in_flight", [_in_flight], description="Calls being served."
+)
+_TRACE_HEADERS = frozenset(propagate.get_global_textmap().fields)
 # Health is asked every second by every proxy, reflection by people: neither is work of the mesh.
 _UNOBSERVED = ("/grpc.health.v1.", "/grpc.reflection.")
 
@@ -94,25 +105,25 @@ class _Observed:
     """One call, from its arrival to its end, as a span and as metrics."""
 
     def __init__(self, method: str, context: Context) -> None:
-        self._method = method
-        self._labels = {"rpc_method": method.removeprefix("/")}
+        self._method = method.removeprefix("/")
         self._code = grpc.StatusCode.OK
         self._context = context
 
     def __enter__(self) -> Self:
-        parent = propagate.extract(dict(self._context.invocation_metadata() or ()))
-        self._span = _TRACER.start_span(self._method.removeprefix("/"), context=parent, kind=trace.SpanKind.SERVER)
+        headers = dict(self._context.invocation_metadata() or ())
+        parent = None if _TRACE_HEADERS.isdisjoint(headers) else propagate.extract(headers)
+        self._span = _TRACER.start_span(self._method, context=parent, kind=trace.SpanKind.SERVER)
         self._token = otel_context.attach(trace.set_span_in_context(self._span, parent))
         self._begin = time.perf_counter()
-        _IN_FLIGHT.add(1, self._labels)
+        _IN_FLIGHT[self._method] += 1
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, asyncio.CancelledError | GeneratorExit):
             self._code = grpc.StatusCode.CANCELLED
         code = self._code.name
-        _IN_FLIGHT.add(-1, self._labels)
-        _DURATION.record(time.perf_counter() - self._begin, {**self._labels, "status": code})
+        _IN_FLIGHT[self._method] -= 1
+        _DURATION.record(time.perf_counter() - self._begin, {"rpc_method": self._method, "status": code})
         if self._span.is_recording():
             self._span.set_attribute("rpc.system", "grpc")
             self._span.set_attribute("rpc.grpc.status_code", self._code.value[0])
@@ -127,7 +138,7 @@ class _Observed:
     async def fail(self, error: Exception) -> None:
         """End the call with the status that the error spells; never returns normally."""
         if not isinstance(error, MeshError):
-            _LOG.exception("%s failed", self._method, exc_info=error)
+            _LOG.exception("/%s failed", self._method, exc_info=error)
             trace_id = trace.format_trace_id(self._span.get_span_context().trace_id)
             error = MeshError(
                 f"The server failed; its log has the cause under trace {trace_id}.",

@@ -17,8 +17,10 @@ from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetr
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBasedTraceIdRatio, Sampler, SamplingResult
+from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio, Sampler, SamplingResult
 from prometheus_client import start_http_server
+
+from mediamesh.kit.unrecorded import UnrecordedTraces
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import MetricExporter
@@ -63,9 +65,6 @@ def telemetry(service: str, settings: CommonSettings, *, host: str, metrics_port
     """Set up traces and metrics for the whole process; use once."""
     with ExitStack() as stack:
         resource = Resource.create({SERVICE_NAME: service})
-        # A span that nobody will see costs 6 µs in place of 19.
-        sampler = AdjustableSampler(settings.trace_ratio) if settings.otlp_endpoint else ALWAYS_OFF
-        tracers = TracerProvider(resource=resource, sampler=sampler)
         readers: list[MetricReader] = []
         if metrics_port is not None:
             readers.append(PrometheusMetricReader())
@@ -75,13 +74,17 @@ def telemetry(service: str, settings: CommonSettings, *, host: str, metrics_port
             stack.callback(page.shutdown)
         if settings.otlp_endpoint:
             spans, points = _otlp(settings.otlp_endpoint)
+            tracers = TracerProvider(resource=resource, sampler=AdjustableSampler(settings.trace_ratio))
+            stack.callback(tracers.shutdown)
+            trace.set_tracer_provider(tracers)
             tracers.add_span_processor(BatchSpanProcessor(spans))
             readers.append(PeriodicExportingMetricReader(points))
-        meters = MeterProvider(resource=resource, metric_readers=readers)
-        trace.set_tracer_provider(tracers)
-        metrics.set_meter_provider(meters)
-        stack.callback(tracers.shutdown)
-        stack.callback(meters.shutdown)
+        else:
+            trace.set_tracer_provider(UnrecordedTraces())
+        if readers:  # what nobody reads is not counted: it would cost every call as much as a span
+            meters = MeterProvider(resource=resource, metric_readers=readers)
+            stack.callback(meters.shutdown)
+            metrics.set_meter_provider(meters)
         yield
 
 

@@ -55,6 +55,8 @@ _CONTENTS = {
 }
 _LENGTH = struct.Struct("<I")
 _NATIVE = sys.byteorder == "little"
+# Types whose arrays hold on this machine just what goes over the wire.
+_AS_IS = frozenset(dtype for dtype in _BY_DTYPE if not dtype.hasobject and dtype.isnative)
 
 
 def datatype_of(array: Array) -> str:
@@ -79,6 +81,8 @@ def to_raw(array: Array) -> bytes | memoryview:
     Raises:
         ValueError: the wire has no such type.
     """
+    if array.dtype in _AS_IS and array.flags.c_contiguous:
+        return array.reshape(-1).view(np.uint8).data
     if datatype_of(array) == "BYTES":
         return b"".join(_packed(element) for element in array.ravel())
     if array.dtype.byteorder == ">" or (array.dtype.byteorder == "=" and not _NATIVE):
