@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
+import grpc
+
 from mediamesh.inference.repository import open_repository
+from mediamesh.inference.rest.service import EDGE_SERVICE, InferenceEdgeServicer, register_edge
 from mediamesh.inference.service import SERVICE, InferenceServicer, register
 from mediamesh.inference.settings import Settings
 from mediamesh.inference.shared_memory import SharedMemory
@@ -24,9 +27,17 @@ async def app(settings: Settings) -> AsyncGenerator[Part]:
             stream_requests=settings.stream_requests,
             stream_bytes=settings.stream_bytes,
         )
+        edge = InferenceEdgeServicer(
+            servicer, most_bytes=settings.max_message_bytes, most_json=settings.rest_json_bytes
+        )
+
+        def register_both(server: grpc.aio.Server) -> None:
+            register(servicer, server)
+            register_edge(edge, server)
+
         yield Part(
-            services=[SERVICE],
-            register=lambda server: register(servicer, server),
+            services=[SERVICE, EDGE_SERVICE],
+            register=register_both,
             check=repository.check,
             drain=servicer.drain,
         )

@@ -20,10 +20,11 @@ from mediamesh.kit.boundary import time_left
 from mediamesh.wire.errors import NotFound, NotImplementedByServer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 
     from google.protobuf.descriptor import MethodDescriptor
 
+    from mediamesh.inference.datatypes import TensorSpec
     from mediamesh.inference.repository import Repository
     from mediamesh.inference.shared_memory import SharedMemory
     from mediamesh.wire.infer_request import InferRequest
@@ -48,6 +49,9 @@ class InferenceServicer(ExtensionsServicer):
         memory: The regions of shared memory.
         stream_requests: Requests in flight on one stream.
         stream_bytes: Bytes of answers that wait on one stream.
+
+    Attributes:
+        runner: Runs single requests, wherever they come from.
     """
 
     def __init__(
@@ -57,12 +61,20 @@ class InferenceServicer(ExtensionsServicer):
         self._repository = repository
         self._stream_requests = stream_requests
         self._stream_bytes = stream_bytes
-        self._runner = Runner(decoupled=self._decoupled, infer=self._infer, answers=self._answers)
+        self.runner = Runner(decoupled=self._decoupled, infer=self._infer, answers=self._answers)
         self._draining = asyncio.Event()
 
     async def drain(self) -> None:
         """Let streams answer what they have read, and end."""
         self._draining.set()
+
+    def inputs_of(self, name: str, version: str) -> Mapping[str, TensorSpec]:
+        """Return what a model takes.
+
+        Raises:
+            NotFound: there is no such model.
+        """
+        return self._repository.find(name, version).backend.signature.inputs
 
     async def ServerLive(self, request: pb.ServerLiveRequest, context: Context) -> pb.ServerLiveResponse:
         """Answer: who can, is live."""
@@ -132,7 +144,7 @@ class InferenceServicer(ExtensionsServicer):
         """Run models, many requests in flight; no request's error ends the stream."""
         manner = Manner.of_headers(dict(context.invocation_metadata() or ()))
         outbox = Outbox(most_requests=self._stream_requests, most_bytes=self._stream_bytes)
-        stream = answers(requests, self._runner, manner, outbox, self._draining)
+        stream = answers(requests, self.runner, manner, outbox, self._draining)
         async with aclosing(stream) as responses:
             async for response in responses:
                 yield response

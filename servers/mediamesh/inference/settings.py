@@ -72,3 +72,9 @@ class Settings(ServerSettings):
     shared_memory_regions: int = Field(
         default=128, ge=1, le=65_536, description="Regions of shared memory registered at once; two files each."
     )
+    rest_json_bytes: int = Field(
+        default=16 << 20,
+        ge=1024,
+        le=1 << 30,
+        description="Most JSON read of one request over HTTP; tensors go behind it.",
+    )
