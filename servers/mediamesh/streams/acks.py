@@ -7,6 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from mediamesh.api.stream.v1.stream_service_pb2 import PolicyNotice, PublishAck, PublishResponse, PublishWindow
+from mediamesh.streams.metrics import COUNTS
 
 if TYPE_CHECKING:
     from mediamesh.api.stream.v1.stream_pb2 import StreamGoAway
@@ -16,6 +17,8 @@ __all__ = ["Acks"]
 _MOST_UNTOLD = 256
 _MOST_UNTOLD_BYTES = 512 * 1024  # a producer of media would wait with its window full
 _KEPT_NOTICES = 64
+_SHARE_SECONDS = 0.002
+_LONGEST_SECONDS = 1.0
 
 
 class Acks:
@@ -25,7 +28,7 @@ class Acks:
 
     Args:
         acknowledged: Sequence of the newest event that is stored already.
-        seconds: Least time between two acknowledgements.
+        seconds: Least time between two acknowledgements, of one producer alone; the more there are the longer it is.
     """
 
     def __init__(self, acknowledged: int, seconds: float) -> None:
@@ -87,7 +90,7 @@ class Acks:
             if self._notices:
                 return self._notices.popleft()
             if self._has_news():
-                wait = self._last + self._seconds - self._loop.time()
+                wait = self._last + max(self._seconds, self._share()) - self._loop.time()
                 if wait <= 0 or self._closed or self._is_much():
                     return PublishResponse(ack=self._ack())
                 await self._until_changed(wait)
@@ -95,6 +98,11 @@ class Acks:
                 raise self._failure or StopAsyncIteration
             else:
                 await self._until_changed(None)
+
+    @staticmethod
+    def _share() -> float:
+        # To write an acknowledgement takes as long as to write an event: of all producers together 500 a second go out.
+        return min(COUNTS.publishers * _SHARE_SECONDS, _LONGEST_SECONDS)
 
     def _has_news(self) -> bool:
         return self._again or self.acknowledged > self._told

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import secrets
-from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, TypedDict
 
 from mediamesh.kit.serve import Part
@@ -24,11 +25,14 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
+_THRESHOLDS = (20_000, 20, 50)
+
 
 @asynccontextmanager
 async def app(settings: Settings) -> AsyncGenerator[Part]:
     """Yield the part of a server that keeps streams."""
     async with AsyncExitStack() as stack:
+        stack.enter_context(_collected_seldom())
         replica = secrets.token_hex(8)
         store = await _store(settings, replica, stack)
         broker = await stack.enter_async_context(Broker.running(store, settings, replica=replica))
@@ -41,6 +45,20 @@ async def app(settings: Settings) -> AsyncGenerator[Part]:
             broker.leave()
 
         yield Part(services=(SERVICE, EDGE_SERVICE), register=add, check=broker.check, drain=drain)
+
+
+@contextmanager
+def _collected_seldom() -> Generator[None]:
+    """Let garbage be looked for less often: what thousands of streams have in flight is none, and looked at each time.
+
+    It took an eighth of the time of an event.
+    """
+    before = gc.get_threshold()
+    gc.set_threshold(*_THRESHOLDS)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 async def _store(settings: Settings, replica: str, stack: AsyncExitStack) -> StreamStore:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Self
 
 from mediamesh.api.stream.v1.stream_pb2 import STREAM_STATE_LIVE, Stream, StreamEnd
 from mediamesh.api.stream.v1.stream_service_pb2 import ListStreamsResponse, OpenStreamResponse
-from mediamesh.streams.committer import refused
 from mediamesh.streams.hub import Hub, no_stream
 from mediamesh.streams.identity import new_id
 from mediamesh.streams.lifetime import end_stream, sweep
@@ -16,6 +15,7 @@ from mediamesh.streams.limits import limits_of, seconds_of
 from mediamesh.streams.log.ports import Appended, Outcome
 from mediamesh.streams.places import Places
 from mediamesh.streams.publication import Publication
+from mediamesh.streams.refusals import refused
 from mediamesh.streams.subscription import Subscription, position_of
 from mediamesh.streams.tokens import digest_of, is_token, new_token
 from mediamesh.streams.watch import watch

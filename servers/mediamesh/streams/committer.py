@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 from mediamesh.api.stream.v1.stream_pb2 import OverflowPolicy, StreamGap
 from mediamesh.api.stream.v1.stream_service_pb2 import PolicyNotice, PublishWindow
 from mediamesh.streams.events import Event
-from mediamesh.streams.hub import no_stream
 from mediamesh.streams.log.ports import Append, Entry, Outcome
 from mediamesh.streams.metrics import COUNTS
-from mediamesh.wire.errors import FailedPrecondition, OutOfRange, Unavailable
+from mediamesh.streams.refusals import refused
+from mediamesh.wire.errors import Unavailable
 
 if TYPE_CHECKING:
     from mediamesh.api.stream.v1.stream_pb2 import Stream, StreamEnd
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mediamesh.streams.places import Places
     from mediamesh.streams.settings import Settings
 
-__all__ = ["Committer", "Pending", "refused"]
+__all__ = ["Committer", "Pending"]
 
 _LOG = logging.getLogger(__name__)
 _MOST_ITEMS = 512
@@ -31,11 +31,11 @@ _MOST_BYTES = 4 * 1024 * 1024
 # What is appended at once: much less than a tail keeps in memory, so that readers need not fetch it from the log.
 _GROUP_BYTES = 512 * 1024
 _RETRY_SECONDS = 0.1
+_TAKEN = (Outcome.STORED, Outcome.FULL)
 _FULL_SECONDS = (0.005, 0.25)  # shortest pause before a full buffer is tried again, and the longest
 
 
-@dataclass(frozen=True, slots=True)
-class Pending:
+class Pending(NamedTuple):
     """An event that is accepted and not yet stored."""
 
     sequence: int
@@ -45,7 +45,12 @@ class Pending:
 
 
 class Committer:
-    """The events of one producer on their way into the log; bounded in items and bytes."""
+    """The events of one producer on their way into the log; bounded in items and bytes.
+
+    Mostly the log takes what it is given, and what follows an append is done as its answer comes: to wake a task for
+    each event costs more than the event. A group that is not taken at once, or ends the stream, goes to the task that
+    `run` is.
+    """
 
     def __init__(
         self,
@@ -73,6 +78,8 @@ class Committer:
         self._queue: list[Pending] = []
         self._items = 0
         self._bytes = 0
+        self._is_busy = False
+        self._refused: tuple[list[Pending], Appended | None] | None = None
         self._finished = False
         self._failure: Exception | None = None
         self._stopped = False
@@ -85,7 +92,10 @@ class Committer:
         self._queue.append(pending)
         self._items += 1
         self._bytes += len(pending.data)
-        self._work.set()
+        if not self._is_busy:
+            # What else comes in this turn of the loop goes with it.
+            self._is_busy = True
+            self._loop.call_soon(self._begin)
 
     async def room(self) -> None:
         """Wait until another event may be added; returns at once when nothing is appended any more."""
@@ -100,8 +110,9 @@ class Committer:
         self._work.set()
 
     def stop(self) -> None:
-        """Let nobody wait for room any more."""
+        """Append no more, and let nobody wait for room."""
         self._stopped = True
+        self._queue.clear()
         self._space.set()
 
     async def run(self) -> None:
@@ -114,19 +125,59 @@ class Committer:
             Exception: what `finish` was told.
         """
         while True:
-            if not self._queue:
-                if self._finished:
-                    break
+            if self._refused is not None:
+                (group, answer), self._refused = self._refused, None
+                await self._append_all(group, answer)
+                self._release(group)
+            elif self._finished and not self._is_busy:
+                break
+            else:
                 self._work.clear()
                 await self._work.wait()
-                continue
-            group = self._group()
-            await self._append_all(group)
-            self._items -= len(group)
-            self._bytes -= sum(len(pending.data) for pending in group)
-            self._space.set()
         if self._failure is not None:
             raise self._failure
+
+    def _begin(self) -> None:
+        """Append what is queued; the answer goes on with what was queued meanwhile."""
+        if self._stopped:
+            return
+        group = self._group()
+        if group[-1].end is None:
+            self._store.begin(self._append_of(group), partial(self._told, group))
+        else:
+            self._hand_over(group, None)
+
+    def _told(self, group: list[Pending], answer: Appended | Exception) -> None:
+        if self._stopped:
+            return  # who takes over finds in the log what is there
+        if isinstance(answer, Exception):
+            self._hand_over(group, None)
+            return
+        self._note_room(answer)
+        if answer.outcome is not Outcome.STORED:
+            self._hand_over(group, answer)
+            return
+        try:
+            self._deliver(group, answer)
+        except Exception as error:  # noqa: BLE001 - the publication ends with it
+            self.finish(error)
+        self._release(group)
+
+    def _hand_over(self, group: list[Pending], answer: Appended | None) -> None:
+        self._refused = group, answer
+        self._work.set()
+
+    def _release(self, group: list[Pending]) -> None:
+        """Note that a group is dealt with, and go on with the next one."""
+        self._items -= len(group)
+        self._bytes -= sum([len(pending.data) for pending in group])
+        self._space.set()
+        if self._queue:
+            self._begin()
+            return
+        self._is_busy = False
+        if self._finished:
+            self._work.set()
 
     def _group(self) -> list[Pending]:
         size = 0
@@ -138,11 +189,13 @@ class Committer:
         group, self._queue = self._queue, []
         return group
 
-    async def _append_all(self, group: list[Pending]) -> None:
+    async def _append_all(self, group: list[Pending], answer: Appended | None) -> None:
         blocked_at = 0.0
         pause, longest = _FULL_SECONDS
         while group:
-            appended = await self._append(group)
+            appended, answer = answer or await self._append(group), None
+            if appended.outcome not in _TAKEN:
+                refused(self._stream_id, group[0].sequence, self._epoch, appended)
             done, group = group[: appended.accepted], group[appended.accepted :]
             if done:
                 self._deliver(done, appended)
@@ -163,14 +216,17 @@ class Committer:
             COUNTS.blocked_seconds += self._loop.time() - blocked_at
             self._acks.repeat()
 
-    async def _append(self, group: list[Pending]) -> Appended:
-        append = Append(
+    def _append_of(self, group: list[Pending]) -> Append:
+        return Append(
             stream_id=self._stream_id,
             epoch=self._epoch,
             entries=[Entry(pending.sequence, pending.data) for pending in group],
             end=group[-1].end,
             readers=self._places.changed(self._stream_id) if self._is_low else None,
         )
+
+    async def _append(self, group: list[Pending]) -> Appended:
+        append = self._append_of(group)
         give_up = self._loop.time() + self._patience
         while True:
             try:
@@ -182,14 +238,15 @@ class Committer:
                     raise
                 _LOG.debug("%s", error)
             await asyncio.sleep(_RETRY_SECONDS)
-        if appended.outcome not in {Outcome.STORED, Outcome.FULL}:
-            refused(self._stream_id, group[0].sequence, self._epoch, appended)
+        self._note_room(appended)
+        return appended
+
+    def _note_room(self, appended: Appended) -> None:
         self._is_low = (
             appended.outcome is Outcome.FULL
             or appended.room_items <= self._low[0]
             or appended.room_bytes <= self._low[1]
         )
-        return appended
 
     def _deliver(self, done: list[Pending], appended: Appended) -> None:
         COUNTS.events_in += len(done)
@@ -214,46 +271,3 @@ class Committer:
             self._hub.feed(self._stream_id, events, after=self._newest, newest=newest, ended=ended)
         self._newest = newest
         self._acks.acknowledge(newest, PublishWindow(items=appended.room_items, bytes=appended.room_bytes), size)
-
-
-def refused(stream_id: str, sequence: int, epoch: int, appended: Appended) -> NoReturn:
-    """Raise what an outcome other than STORED and FULL means.
-
-    Args:
-        stream_id: The stream.
-        sequence: Sequence of the first event that was to be appended; 0 for none.
-        epoch: Epoch of the producer.
-        appended: What the store said.
-
-    Raises:
-        FailedPrecondition: another producer has taken over, or the stream has ended.
-        OutOfRange: events before it are missing.
-        NotFound: the stream has expired.
-    """
-    position = {"sequence": sequence} if sequence else {}
-    match appended.outcome:
-        case Outcome.FENCED:
-            COUNTS.fenced += 1
-            raise FailedPrecondition(
-                f"A producer with epoch {appended.epoch} has taken over the stream {stream_id}; epoch {epoch} may not"
-                " publish any more.",
-                stream_id=stream_id,
-                epoch=appended.epoch,
-                **position,
-            )
-        case Outcome.ENDED:
-            raise FailedPrecondition(
-                f"The stream {stream_id} ended with event {appended.newest}.",
-                stream_id=stream_id,
-                last_sequence=appended.newest,
-                **position,
-            )
-        case Outcome.AHEAD:
-            raise OutOfRange(
-                f"Event {sequence} of the stream {stream_id} comes too early: the next one is {appended.newest + 1}.",
-                stream_id=stream_id,
-                next_sequence=appended.newest + 1,
-                **position,
-            )
-        case _:
-            raise no_stream(stream_id)

@@ -20,6 +20,7 @@ __all__ = ["Batch", "Event", "Speller", "event_of", "is_last"]
 # Tags of length-delimited fields: field number times 8, plus 2.
 _EVENTS = b"\x0a"  # SubscribeResponse.events, and StreamEvents.events in it
 _TYPE, _SEQUENCE, _TIMESTAMP, _PAYLOAD = b"\x08", b"\x28", b"\x32", b"\x3a"
+_SHORT = [bytes((number,)) for number in range(0x80)]
 _LAST = (stream_pb2.STREAM_EVENT_TYPE_STREAM_END, stream_pb2.STREAM_EVENT_TYPE_STREAM_ERROR)
 
 
@@ -29,21 +30,27 @@ class Event:
     Attributes:
         sequence: Its position in the stream.
         frame: A whole ``SubscribeResponse`` with this one event.
-        rendered: The event in other forms, by their name; edges keep here what they spell once for all readers.
         accepted: When this replica accepted it, by the clock of the loop; 0 when another one did.
     """
 
-    __slots__ = ("_data_at", "_item_at", "accepted", "frame", "rendered", "sequence")
+    __slots__ = ("_data_at", "_item_at", "_rendered", "accepted", "frame", "sequence")
 
     def __init__(self, sequence: int, data: bytes, accepted: float = 0.0) -> None:
         self.sequence = sequence
         self.accepted = accepted
-        self.rendered: dict[str, bytes] = {}
+        self._rendered: dict[str, bytes] | None = None
         size = _varint(len(data))
         outer = _varint(1 + len(size) + len(data))
         self.frame = b"".join((_EVENTS, outer, _EVENTS, size, data))
         self._item_at = 1 + len(outer)
         self._data_at = self._item_at + 1 + len(size)
+
+    @property
+    def rendered(self) -> dict[str, bytes]:
+        """The event in other forms, by their name; edges keep here what they spell once for all readers."""
+        if self._rendered is None:
+            self._rendered = {}
+        return self._rendered
 
     @property
     def data(self) -> bytes:
@@ -68,8 +75,12 @@ class Batch:
 
     def __init__(self, events: Sequence[Event]) -> None:
         self.events = events
-        self.size = sum([len(event.frame) for event in events])
-        self._frame: bytes | None = events[0].frame if len(events) == 1 else None
+        self._frame: bytes | None = None
+        if len(events) == 1:
+            self._frame = events[0].frame
+            self.size = len(self._frame)
+        else:
+            self.size = sum([len(event.frame) for event in events])
 
     def frame(self) -> bytes:
         """Return one ``SubscribeResponse`` with all the events; many readers of one batch share it."""
@@ -84,18 +95,21 @@ class Speller:
 
     def __init__(self, stream: Stream) -> None:
         common = stream_pb2.StreamEvent(stream_id=stream.stream_id, node_id=stream.node_id, pin_name=stream.pin_name)
-        self._common = common.SerializeToString()
+        self._common = common.SerializeToString() + _SEQUENCE
+        self._heads: dict[int, bytes] = {}
 
     def spell(self, sequence: int, event_type: StreamEventType.ValueType, payload: StreamPayload | None) -> bytes:
         """Return an event that is accepted now as a serialised ``StreamEvent``."""
-        now = time.time_ns()
-        stamp = timestamp_pb2.Timestamp(seconds=now // 1_000_000_000, nanos=now % 1_000_000_000).SerializeToString()
-        parts = [_TYPE, _varint(event_type), self._common, _SEQUENCE, _varint(sequence)]
-        parts += (_TIMESTAMP, _varint(len(stamp)), stamp)
-        if payload is not None:
-            data = payload.SerializeToString()
-            parts += (_PAYLOAD, _varint(len(data)), data)
-        return b"".join(parts)
+        head = self._heads.get(event_type)
+        if head is None:
+            head = self._heads[event_type] = _TYPE + _varint(event_type) + self._common
+        seconds, nanos = divmod(time.time_ns(), 1_000_000_000)
+        stamp = timestamp_pb2.Timestamp(seconds=seconds, nanos=nanos).SerializeToString()
+        if payload is None:
+            return b"".join((head, _varint(sequence), _TIMESTAMP, _varint(len(stamp)), stamp))
+        data = payload.SerializeToString()
+        size = _varint(len(data))
+        return b"".join((head, _varint(sequence), _TIMESTAMP, _varint(len(stamp)), stamp, _PAYLOAD, size, data))
 
 
 def event_of(entry: Entry) -> Event:
@@ -110,7 +124,7 @@ def is_last(data: bytes) -> bool:
 
 def _varint(number: int) -> bytes:
     if number < 0x80:
-        return bytes((number,))
+        return _SHORT[number]
     if number < 0x4000:
         return bytes((number & 0x7F | 0x80, number >> 7))
     out = bytearray()

@@ -56,12 +56,12 @@ class Reader:
         """Sequence up to which nothing needs to be kept for it: what is still on its way it may ask for again."""
         return self._transit.look()
 
-    def move(self, position: int, size: int) -> None:
-        """Take events of so many bytes, up to a position."""
+    def move(self, position: int, size: int, now: float) -> None:
+        """Take events of so many bytes, up to a position, and ask for more."""
         self.position = position
         self._size += size
         self._transit.give(position, size)
-        self.resting = asyncio.get_running_loop().time()
+        self.resting = now
 
     def rest(self, now: float) -> None:
         """Count what was given as arrived when the reader has waited for long."""
@@ -91,6 +91,7 @@ class Places:
         self._due: list[Place] = []
         self._is_due = asyncio.Event()
         self._freed: dict[str, asyncio.Event] = {}
+        self._loop = asyncio.get_running_loop()
 
     async def enter(self, stream: Stream, subscriber_id: str, position: int) -> Reader | None:
         """Take a place, so that nothing after it goes; None when the policy of the stream does not mind."""
@@ -108,7 +109,7 @@ class Places:
 
     def move(self, stream_id: str, reader: Reader, position: int, size: int) -> None:
         """Note that a subscriber has taken events of so many bytes, up to a position."""
-        reader.move(position, size)
+        reader.move(position, size, self._loop.time())
         if reader.is_far():
             reader.tell(anyway=True)
             self._add(self._place(stream_id, reader))
@@ -129,7 +130,7 @@ class Places:
     def changed(self, stream_id: str) -> dict[str, int]:
         """Return the places in a stream that the store does not know yet; they are taken as told."""
         readers = self._readers.get(stream_id, {})
-        now = asyncio.get_running_loop().time()
+        now = self._loop.time()
         for reader in readers.values():
             reader.rest(now)
         return {known: reader.place for known, reader in readers.items() if reader.tell(anyway=False)}
@@ -147,7 +148,7 @@ class Places:
 
     async def keep(self) -> None:
         """Tell the store the places that moved far, and all now and then, until cancelled."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         renewed = loop.time()
         while True:
             left = renewed + self._seconds / 2 - loop.time()
@@ -170,7 +171,7 @@ class Places:
                 await asyncio.sleep(min(1.0, self._seconds / 4))
 
     def _renew(self) -> None:
-        now = asyncio.get_running_loop().time()
+        now = self._loop.time()
         for stream_id, readers in self._readers.items():
             for reader in readers.values():
                 reader.rest(now)

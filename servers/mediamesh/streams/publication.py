@@ -73,6 +73,7 @@ class Publication:
 
     async def __aexit__(self, *_error: object) -> None:
         COUNTS.publishers -= 1
+        self._committer.stop()
         self._committing.cancel()
         await asyncio.wait([self._committing])
         await self._hub.disown(self._stream_id)

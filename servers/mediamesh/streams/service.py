@@ -22,7 +22,7 @@ from mediamesh.streams.events import Batch
 from mediamesh.wire.errors import InvalidRequest, MeshError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
     from google.protobuf.descriptor import MethodDescriptor
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from mediamesh.streams.subscription import Delivery
 
     Context = grpc.aio.ServicerContext[Any, Any]
+    Read = Callable[[], Awaitable[Any]]
 
 __all__ = ["SERVICE", "StreamServicer", "frame_of", "is_plain", "register"]
 
@@ -56,10 +57,11 @@ class StreamServicer:
 
     async def Publish(self, requests: AsyncIterator[bytes], context: Context) -> AsyncGenerator[pb.PublishResponse]:
         """Take the events of a producer, and tell what becomes of them."""
-        opening = await _opening(requests)
+        # By the context and not by the iterator, which is one more coroutine for each frame.
+        opening = await _opening(context.read)
         async with self._broker.publish(opening) as publication:
             yield pb.PublishResponse(opened=publication.opened)
-            feeding = asyncio.create_task(_feed(requests, publication, opening.stream_id))
+            feeding = asyncio.create_task(_feed(context.read, publication, opening.stream_id))
             try:
                 async for response in publication:
                     yield response
@@ -118,20 +120,20 @@ def _handler(servicer: StreamServicer, method: MethodDescriptor) -> grpc.RpcMeth
     return handler
 
 
-async def _opening(requests: AsyncIterator[bytes]) -> pb.PublishOpen:
-    async for data in requests:
+async def _opening(read: Read) -> pb.PublishOpen:
+    data = await read()
+    if data is not grpc.aio.EOF:
         request = frame_of(data)
         if request.WhichOneof("frame") == "open":
             return request.open
-        break
     raise InvalidRequest.of_field("open", "must be the first frame")
 
 
-async def _feed(requests: AsyncIterator[bytes], publication: Publication, stream_id: str) -> None:
+async def _feed(read: Read, publication: Publication, stream_id: str) -> None:
     """Hand the frames of a producer to its publication; what is wrong with one ends the publication."""
     sequence = publication.opened.last_sequence
     try:
-        async for data in requests:
+        while (data := await read()) is not grpc.aio.EOF:
             event = _event(frame_of(data))
             await publication.put([event])
             sequence = event.sequence

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from bisect import bisect_right
 from collections import deque
 from itertools import islice
@@ -37,7 +38,7 @@ class Waiter:
 
     def __init__(self) -> None:
         self.future: asyncio.Future[None] | None = None
-        self.served = float("inf")
+        self.served = math.inf
         self.is_slow = False
 
     def wake(self) -> None:
@@ -123,6 +124,8 @@ class Tail:
         ring = self._ring
         if not ring or ring[-1].sequence <= position:
             return []
+        if ring[-1].sequence == position + 1:
+            return [ring[-1]]
         start = position + 1 - ring[0].sequence
         # Without holes the place is known; events that were dropped make it an earlier one.
         if start < 0:
@@ -151,7 +154,8 @@ class Tail:
             self._queue.append(waiter)
         else:
             self._waiting.add(waiter)
-        self._serve()
+        if self._queue:
+            self._serve()
         try:
             await waiter.future
         finally:
@@ -160,9 +164,15 @@ class Tail:
 
     def wake(self) -> None:
         """Let all who wait have their turn."""
-        self._queue.extend(self._waiting)
-        self._waiting.clear()
-        self._serve()
+        if self._queue or max(self.users, len(self._waiting)) > _SERVED_AT_ONCE:
+            self._queue.extend(self._waiting)
+            self._waiting.clear()
+            self._serve()
+            return
+        waiting, self._waiting = self._waiting, set()
+        for waiter in waiting:
+            waiter.served = math.inf
+            waiter.wake()
 
     def close(self) -> None:
         """Stop what is planned; nobody holds the tail any more."""

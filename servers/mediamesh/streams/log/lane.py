@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncGenerator, Iterable
-from typing import Any, Self, TypeAlias
+from collections.abc import AsyncGenerator, Callable, Iterable
+from typing import Any, Protocol, Self, TypeAlias
 
 from redis.exceptions import NoScriptError, ResponseError
 
@@ -21,38 +21,67 @@ _BATCH_SECONDS = 10.0
 Command: TypeAlias = "tuple[bytes | str | float, ...]"
 
 
-class _Call:
-    """Some commands of one caller, whose replies it gets together."""
+class _Waiter(Protocol):
+    """Who gets replies. When a batch breaks off, those who have theirs are told of it too, and mind it not."""
 
-    __slots__ = ("answer", "missing", "replies")
+    def take(self, place: int, reply: Any) -> None: ...
 
-    def __init__(self, answer: asyncio.Future[Any], count: int) -> None:
+    def fail(self, error: Exception) -> None: ...
+
+
+class _One:
+    """Waits for one reply."""
+
+    __slots__ = ("answer",)
+
+    def __init__(self, answer: asyncio.Future[Any]) -> None:
         self.answer = answer
-        self.replies: list[Any] = [None] * count
-        self.missing = count
 
-    def take(self, place: int, reply: Any) -> None:
-        self.replies[place] = reply
-        self.missing -= 1
-        if not self.missing and not self.answer.done():  # or its caller was cancelled
-            self.answer.set_result(self.replies)
+    def take(self, _place: int, reply: Any) -> None:
+        if not self.answer.done():  # or its caller was cancelled
+            self.answer.set_result(reply)
 
     def fail(self, error: Exception) -> None:
         if not self.answer.done():
             self.answer.set_exception(error)
 
 
-class _Single(_Call):
-    """One command, whose reply its caller gets."""
+class _Several(_One):
+    """Waits for replies that are handed over together."""
 
-    __slots__ = ()
+    __slots__ = ("missing", "replies")
+
+    def __init__(self, answer: asyncio.Future[Any], count: int) -> None:
+        super().__init__(answer)
+        self.replies: list[Any] = [None] * count
+        self.missing = count
 
     def take(self, place: int, reply: Any) -> None:
-        if not self.answer.done():
-            self.answer.set_result(reply)
+        self.replies[place] = reply
+        self.missing -= 1
+        if not self.missing:
+            super().take(place, self.replies)
 
 
-_Item: TypeAlias = tuple[bytes, _Call, int]
+class _Told:
+    """Is called with the reply, or the error."""
+
+    __slots__ = ("_told",)
+
+    def __init__(self, told: Callable[[Any], None]) -> None:
+        self._told: Callable[[Any], None] | None = told
+
+    def take(self, _place: int, reply: Any) -> None:
+        # A batch of which some was answered fails as a whole; who was told is told no more.
+        told, self._told = self._told, None
+        if told is not None:
+            told(reply)
+
+    def fail(self, error: Exception) -> None:
+        self.take(0, error)
+
+
+_Item: TypeAlias = tuple[bytes, _Waiter, int]
 
 
 class Lane:
@@ -96,9 +125,14 @@ class Lane:
             What becomes its reply, or ``Unavailable``: then it may have been done, or not.
         """
         answer = self._loop.create_future()
-        self._queue.append((packed(words), _Single(answer, 0), 0))
+        self._queue.append((packed(words), _One(answer), 0))
         self._filled.set()
         return answer
+
+    def tell(self, told: Callable[[Any], None], *words: bytes | str | float) -> None:
+        """Queue a command, and be called with its reply, or with ``Unavailable``; what is called must not raise."""
+        self._queue.append((packed(words), _Told(told), 0))
+        self._filled.set()
 
     def together(self, *commands: Command) -> asyncio.Future[Any]:
         """Queue some commands, one after the other; a future for each, and one for all of them, would cost more.
@@ -110,8 +144,8 @@ class Lane:
         if not commands:
             answer.set_result([])
             return answer
-        call = _Call(answer, len(commands))
-        self._queue += [(packed(words), call, place) for place, words in enumerate(commands)]
+        waiter = _Several(answer, len(commands))
+        self._queue += [(packed(words), waiter, place) for place, words in enumerate(commands)]
         self._filled.set()
         return answer
 
@@ -135,13 +169,13 @@ class Lane:
         unknown: list[_Item] = []
 
         def take(index: int, reply: Any) -> None:
-            _, call, place = batch[index]
+            _, waiter, place = batch[index]
             if not isinstance(reply, ResponseError):
-                call.take(place, reply)
+                waiter.take(place, reply)
             elif isinstance(reply, NoScriptError) and not again:
                 unknown.append(batch[index])
             else:
-                call.fail(refused(reply))
+                waiter.fail(refused(reply))
 
         try:
             await self._link.exchange([command for command, _, _ in batch], take, seconds=_BATCH_SECONDS, teach=again)
@@ -156,5 +190,5 @@ class Lane:
 
     @staticmethod
     def _fail(batch: Iterable[_Item], error: Exception) -> None:
-        for _, call, _ in batch:
-            call.fail(error)
+        for _, waiter, _ in batch:
+            waiter.fail(error)

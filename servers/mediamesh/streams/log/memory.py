@@ -7,7 +7,7 @@ import contextlib
 import math
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from typing import Self
 
 from mediamesh.api.stream.v1.stream_pb2 import Stream, StreamState
@@ -71,6 +71,7 @@ class MemoryStore:
         self._meta_ttl = meta_ttl_seconds
         self._heard: int | None = None
         self._woken = False
+        self._telling: set[asyncio.Task[None]] = set()
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -85,7 +86,7 @@ class MemoryStore:
         meta_ttl_seconds: float,
     ) -> AsyncGenerator[Self]:
         """Yield the store over a memory, or over one of its own."""
-        yield cls(
+        store = cls(
             memory or Memory(),
             replica=replica,
             max_concurrent_streams=max_concurrent_streams,
@@ -93,6 +94,11 @@ class MemoryStore:
             buffer_ttl_seconds=buffer_ttl_seconds,
             meta_ttl_seconds=meta_ttl_seconds,
         )
+        try:
+            yield store
+        finally:
+            if store._telling:
+                await asyncio.wait(store._telling)
 
     async def check(self) -> None:
         """Memory is always there."""
@@ -149,6 +155,16 @@ class MemoryStore:
         elif appended.accepted:
             await self._notify()
         return appended
+
+    def begin(self, append: Append, told: Callable[[Appended | Exception], None]) -> None:
+        """See `StreamStore.begin`."""
+
+        async def tell() -> None:
+            told(await self.append(append))
+
+        task = asyncio.create_task(tell())
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
 
     async def read(self, stream_id: str, after: int, *, items: int, size: int) -> Page | None:
         """See `StreamStore.read`."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from mediamesh.api.stream.v1.stream_pb2 import Stream, StreamEnd
@@ -13,8 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["Append", "Appended", "Entry", "News", "Outcome", "Page", "Place", "Polled", "Stored", "StreamStore"]
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One event as it is kept: its position and its bytes, a serialised ``StreamEvent``."""
 
     sequence: int
@@ -55,7 +54,8 @@ class Outcome(Enum):
     """There is no such stream."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# These two are made for every event, or nearly so: to freeze one takes longer than all else about it.
+@dataclass(slots=True, kw_only=True)
 class Append:
     """Events to append, if they are the next ones.
 
@@ -74,7 +74,7 @@ class Append:
     readers: Mapping[str, int] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Appended:
     """What became of it.
 
@@ -202,6 +202,13 @@ class StreamStore(Protocol):
         The end of a stream is told in the news.
         """
         ...
+
+    def begin(self, append: Append, told: Callable[[Appended | Exception], None]) -> None:
+        """Append events that do not end the stream, and say what became of it, or the ``Unavailable``, by a call.
+
+        It is called once, later, and must not raise. This is `append` without a task that waits: there are thousands a
+        second.
+        """
 
     async def read(self, stream_id: str, after: int, *, items: int, size: int) -> Page | None:
         """Return events after a position, at most so many and of about so many bytes; None when the log is gone."""

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
-from typing import Self
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from typing import Any, Self
 
 from mediamesh.api.stream.v1.stream_pb2 import Stream
 from mediamesh.streams.log.keys import LIVE, NEWS, about, call_of, meta_of, wake_of
@@ -166,6 +166,14 @@ class ValkeyStore:
         if appended.outcome in {Outcome.STORED, Outcome.ENDED}:
             await self._tell_end(append.stream_id)
         return appended
+
+    def begin(self, append: Append, told: Callable[[Appended | Exception], None]) -> None:
+        """See `StreamStore.begin`."""
+
+        def answered(answer: Any) -> None:
+            told(answer if isinstance(answer, Exception) else appended_of(answer)[0])
+
+        self._writes.tell(answered, *self._appending(append))
 
     def _appending(self, append: Append) -> Command:
         entries, end, readers = append.entries, append.end, append.readers
