@@ -70,6 +70,14 @@ def times(factor: float) -> bytes:
     return onnx_bytes([helper.make_node("Mul", ["x", "factor"], ["y"])], {"x": ends}, {"y": ends}, [constant])
 
 
+def optional_factor() -> bytes:
+    """Return a model that multiplies its input by ten, or by another factor when one is given: [N, 2]."""
+    ends = ("FP32", ["N", 2])
+    constant = helper.make_tensor("factor", TensorProto.FLOAT, [1], [10])
+    nodes = [helper.make_node("Mul", ["x", "factor"], ["y"])]
+    return onnx_bytes(nodes, {"x": ends, "factor": ("FP32", [1])}, {"y": ends}, [constant])
+
+
 def weighty(count: int) -> bytes:
     """Return a model with so many weights, of four bytes each, that multiplies by the first of them: [N, 1]."""
     ends = ("FP32", ["N", 1])

@@ -41,6 +41,12 @@ def replace(repository: Path, name: str, content: bytes, version: int = 1) -> No
     beside.replace(target)
 
 
+async def until(condition) -> None:
+    async with asyncio.timeout(30):
+        while not await condition():  # noqa: ASYNC110 - what is waited for happens in the server, which sets no event
+            await asyncio.sleep(0.005)
+
+
 async def factor(client, name: str = "scale", version: str = "") -> float:
     return float((await client.infer(name, {"x": ONES}, version=version))["y"][0, 0])
 
@@ -165,12 +171,12 @@ async def test_polling_follows_the_repository(tmp_path) -> None:
         models.add_model(tmp_path, "new", models.double())
         shutil.rmtree(tmp_path / "gone")
         replace(tmp_path, "scale", models.times(6))
-        async with asyncio.timeout(30):
-            while {entry.name: entry.state for entry in await client.models.index()} != {
-                "scale": "READY",
-                "new": "READY",
-            } or await factor(client) != 6:
-                await asyncio.sleep(0.01)
+
+        async def followed() -> bool:
+            states = {entry.name: entry.state for entry in await client.models.index()}
+            return states == {"scale": "READY", "new": "READY"} and await factor(client) == 6
+
+        await until(followed)
         with pytest.raises(FailedPrecondition, match="model_control is 'poll'"):
             await client.models.load("scale")
 
@@ -185,13 +191,15 @@ async def test_memory_comes_back_when_a_model_is_unloaded(tmp_path) -> None:
     weights = 100e6
     models.add_model(tmp_path, "large", models.weighty(int(weights / 4)))
     async with served(tmp_path, load_models=()) as client:
+
+        async def unloaded() -> bool:
+            return [entry.state for entry in await client.models.index()] == ["UNAVAILABLE"]
+
         before = resident_megabytes()
         for _ in range(3):
             await client.models.load("large")
             await client.infer("large", {"x": np.ones((1, 1), np.float32)})
             assert resident_megabytes() > before + 0.8 * weights / 1e6
             await client.models.unload("large")
-            async with asyncio.timeout(20):
-                while [entry.state for entry in await client.models.index()] != ["UNAVAILABLE"]:
-                    await asyncio.sleep(0.001)
+            await until(unloaded)
         assert resident_megabytes() < before + 0.3 * weights / 1e6

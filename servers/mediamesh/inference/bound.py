@@ -51,7 +51,7 @@ class _Shape:
 
 
 class BoundRuns:
-    """The bindings of one thread to one session.
+    """The bindings of one worker to one session; its runs must not overlap.
 
     Args:
         session: The session.
@@ -62,6 +62,7 @@ class BoundRuns:
     def __init__(self, session: Any, device: tuple[str, int], tuning: Tuning) -> None:
         self._session = session
         self._device = device
+        self._tuning = tuning
         self._graphs = tuning.cuda_graphs
         self._pinned = _pinned_memory(session) if tuning.pinned_inputs else None
         self._pinned_outputs = _pinned_memory(session) if tuning.pinned_outputs else None
@@ -115,7 +116,7 @@ class BoundRuns:
         shape.inputs[name].update_inplace(staging)
 
     def _execute(self, shape: _Shape, graph: str) -> None:
-        options = ort.RunOptions()
+        options = self._tuning.run_options({"cpu", "gpu"}) or ort.RunOptions()
         if self._graphs:
             options.add_run_config_entry(_GRAPH_ID, graph)
         self._session.run_with_iobinding(shape.binding, options)
@@ -128,7 +129,8 @@ class BoundRuns:
 
     def _download(self, values: Sequence[Any]) -> list[Array]:
         if self._pinned_outputs is None:
-            return [np.array(value.numpy()) for value in values]
+            # On the CPU these are views of memory that the next run writes.
+            return [value.numpy().copy() if value.device_name() == "cpu" else value.numpy() for value in values]
         staged = [self._on_host(self._pinned_outputs, value.shape(), value.element_type()) for value in values]
         for target, value in zip(staged, values, strict=True):
             target.update_inplace(value)

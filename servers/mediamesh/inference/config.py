@@ -24,6 +24,7 @@ CONFIG_FILE = "config.pbtxt"
 PLATFORM = "onnxruntime_onnx"
 _LARGEST_CONFIG = 4 << 20
 _MOST_GROUPS = 64
+_MOST_ELEMENTS = 1 << 31  # as many bytes as a message can have
 _MOST_INSTANCES = 1024
 
 
@@ -106,6 +107,8 @@ def _check_tensors(path: Path, config: pb.ModelConfig) -> None:
             for name, shape in shapes.items():
                 if any(size < -1 or size == 0 for size in shape):
                     raise LoadError(f"{where}: {name}: {list(shape)}, expected sizes of 1 or more, -1 for any.")
+                if _fixed(shape) > _MOST_ELEMENTS:
+                    raise LoadError(f"{where}: {name}: {list(shape)} hold more elements than any request can.")
             if tensor.HasField("reshape"):
                 _check_reshape(where, tensor.dims, tensor.reshape.shape)
     for output in config.output:

@@ -31,16 +31,21 @@ async def open_repository(settings: Settings) -> AsyncGenerator[Repository]:
 
     A model that cannot be loaded is logged, listed, and keeps no other back.
     """
+    raised: Exception | None = None
     async with asyncio.TaskGroup() as tasks:
         repository = Repository(settings.model_repository)
         repository.control = control = Control(repository, settings, tasks)
-        await control.start()
-        if not repository.loaded():
-            _LOG.warning("no model was loaded from %s", settings.model_repository)
         try:
+            await control.start()
+            if not repository.loaded():
+                _LOG.warning("no model was loaded from %s", settings.model_repository)
             yield repository
+        except Exception as error:  # noqa: BLE001 - the group would wrap it; whoever waits for this block wants it bare
+            raised = error
         finally:
             await control.stop()
+    if raised is not None:
+        raise raised
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,8 @@ class Session:
         self._tuning = tuning or Tuning()
         self._reshapes = reshapes or None
         self._own = threading.local()
+        self._recording = threading.Lock()
+        self._recorded: BoundRuns | None = None
         try:
             self._session: Any = ort.InferenceSession(
                 path,
@@ -86,7 +88,9 @@ class Session:
         self._kinds = {spec.name: spec.datatype for spec in (*self.inputs, *self.outputs)}
         self._bf16 = "BF16" in self._kinds.values()
         self._device = _device(self.providers, providers)
-        self._run_options = self._make_run_options()
+        self._run_options = self._tuning.run_options({"cpu", "gpu"} if self._device else {"cpu"})
+        if self._tuning.shrinkage and self._device is None and any("gpu" in name for name in self._tuning.shrinkage):
+            _LOG.warning("%s: memory of a GPU is not given back, as the model runs on the CPU", path)
         for lost in (name for name, _ in providers if name not in self.providers):
             _LOG.warning("%s runs on %s, not on %s: %s", path, ", ".join(self.providers), lost, what_lacks(lost))
 
@@ -106,7 +110,7 @@ class Session:
     def _run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
         try:
             if self._device is not None and self._bindable:
-                return self._bound().run(inputs, outputs)
+                return self._run_bound(self._device, inputs, outputs)
             if self._bf16:
                 return self._run_values(inputs, outputs)
             arrays: list[Array] = self._session.run(outputs, inputs, self._run_options)
@@ -121,21 +125,18 @@ class Session:
         # Neither texts nor what numpy has no type for can be copied to a device.
         return not self._bf16 and "BYTES" not in self._kinds.values()
 
-    def _bound(self) -> BoundRuns:
-        """Return the calling thread's bindings: a binding must not be shared."""
-        bound: BoundRuns | None = getattr(self._own, "bound", None)
-        if bound is None:
-            assert self._device is not None  # noqa: S101 - asked by the only caller
-            bound = self._own.bound = BoundRuns(self._session, self._device, self._tuning)
-        return bound
-
-    def _make_run_options(self) -> Any:
-        if not self._tuning.run_entries:
-            return None
-        options = ort.RunOptions()
-        for key, value in self._tuning.run_entries.items():
-            options.add_run_config_entry(key, value)
-        return options
+    def _run_bound(self, device: tuple[str, int], inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
+        """Run on a GPU, with bindings that no other run uses at the same time."""
+        if not self._tuning.cuda_graphs:
+            if getattr(self._own, "bound", None) is None:
+                self._own.bound = BoundRuns(self._session, device, self._tuning)
+            bound: BoundRuns = self._own.bound
+            return bound.run(inputs, outputs)
+        # A recorded graph, and so its memory, belongs to the session; such a session has one worker.
+        with self._recording:
+            if self._recorded is None:
+                self._recorded = BoundRuns(self._session, device, self._tuning)
+            return self._recorded.run(inputs, outputs)
 
     def _yield_to_others(self) -> None:
         """Let threads of other models go first; the kernel takes the number of a thread where it says process."""

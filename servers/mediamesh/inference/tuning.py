@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -44,7 +44,7 @@ class Tuning:
         arena: Whether freed memory is kept for the next run.
         memory_pattern: Whether the memory of a run is planned ahead.
         session_entries: Further entries of the session's configuration.
-        run_entries: Entries of the configuration of every run.
+        shrinkage: Devices whose memory is given back after every run, such as ``cpu:0``.
         cuda: Options of the CUDA provider.
         cuda_graphs: Whether runs are recorded once and replayed.
         pinned_inputs: Whether inputs pass through pinned memory on their way to a GPU.
@@ -58,7 +58,7 @@ class Tuning:
     arena: bool = True
     memory_pattern: bool = True
     session_entries: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    run_entries: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    shrinkage: tuple[str, ...] = ()
     cuda: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     cuda_graphs: bool = False
     pinned_inputs: bool = True
@@ -86,6 +86,14 @@ class Tuning:
         options.log_severity_level = 3
         return options
 
+    def run_options(self, devices: Collection[str]) -> ort.RunOptions | None:
+        """Return the options of every run of a session that has arenas on these kinds of devices."""
+        if not (kept := [device for device in self.shrinkage if device.partition(":")[0] in devices]):
+            return None
+        options = ort.RunOptions()
+        options.add_run_config_entry(_SHRINKAGE, ";".join(kept))
+        return options
+
 
 def read_tuning(path: Path, config: pb.ModelConfig, *, cores: int) -> Tuning:
     """Return what a configuration says about its sessions.
@@ -107,15 +115,18 @@ def read_tuning(path: Path, config: pb.ModelConfig, *, cores: int) -> Tuning:
     shrinkage = read.text(_SHRINKAGE)
     if shrinkage and not all(_is_device(part) for part in shrinkage.split(";")):
         raise LoadError(f"{path}: parameters[{_SHRINKAGE}]: {shrinkage!r}, expected such as 'cpu:0;gpu:0'.")
+    arena = bool(read.number("enable_mem_arena", 1, most=1))
+    if "cpu" in shrinkage and not arena:
+        raise LoadError(f"{path}: parameters[{_SHRINKAGE}]: {shrinkage!r}, but enable_mem_arena is 0.")
     minimum = optimization.priority == pb.ModelOptimizationPolicy.PRIORITY_MIN
     return Tuning(
         threads=read.number("intra_op_thread_count", 0, most=1024),
         parallel_branches=(branches or cores) if parallel else 0,
         level=_LEVELS[optimization.graph.level],
-        arena=bool(read.number("enable_mem_arena", 1, most=1)),
+        arena=arena,
         memory_pattern=bool(read.number("enable_mem_pattern", 1, most=1)),
         session_entries=read.entries(_DEVICE_INITIALIZERS, {"0", "1"}),
-        run_entries={_SHRINKAGE: shrinkage} if shrinkage else {},
+        shrinkage=tuple(shrinkage.split(";")) if shrinkage else (),
         cuda=_cuda(read),
         cuda_graphs=optimization.cuda.graphs,
         # As in Triton both are on unless they are switched off.

@@ -6,6 +6,7 @@ The first run allocates, and on a GPU chooses kernels and records graphs.
 from __future__ import annotations
 
 import logging
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -85,14 +86,16 @@ class WarmUp:
 
 
 def zeros(inputs: Sequence[TensorSpec], items: int) -> Feeds | None:
-    """Return a batch of zeros; None when a size other than the batch is open, or a text is wanted."""
+    """Return a batch of zeros; None when a size other than the batch is open, a text is wanted, or it is huge."""
     needed = [spec for spec in inputs if not spec.optional]
     if any(spec.datatype == "BYTES" or -1 in spec.shape[1:] for spec in needed):
         return None
-    return {
-        spec.name: np.zeros([size if size >= 0 else items for size in spec.shape], DTYPES[spec.datatype])
-        for spec in needed
-    }
+    shapes = {spec.name: [size if size >= 0 else items for size in spec.shape] for spec in needed}
+    kinds = {spec.name: DTYPES[spec.datatype] for spec in needed}
+    # What a configuration says may be far from what a request ever holds.
+    if sum(math.prod(shape) * kinds[name].itemsize for name, shape in shapes.items()) > _LARGEST_BYTES:
+        return None
+    return {name: np.zeros(shape, kinds[name]) for name, shape in shapes.items()}
 
 
 def _fed(fed: Iterable[TensorSpec], items: int) -> Feeds:
@@ -151,10 +154,7 @@ def _tensor(
     shape = (*batch, *given.dims)
     if not spec.admits(shape) or min(shape, default=1) < 1:
         raise LoadError(f"{where}: dims: {list(given.dims)} make {list(shape)}, the model takes {list(spec.shape)}.")
-    dtype, size = DTYPES[spec.datatype], 1
-    for each in shape:
-        size *= each
-    if size * dtype.itemsize > _LARGEST_BYTES:
+    if math.prod(shape) * DTYPES[spec.datatype].itemsize > _LARGEST_BYTES:
         raise LoadError(f"{where}: dims: {list(given.dims)} make more than {_LARGEST_BYTES} bytes.")
     match given.WhichOneof("input_data_type"):
         case "zero_data":
