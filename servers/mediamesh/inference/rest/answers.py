@@ -63,17 +63,21 @@ def flat(response: pb.ModelInferResponse) -> dict[str, Any]:
 
 
 def pieces(parts: Sequence[bytes]) -> Iterator[bytes]:
-    """Yield the bytes of parts in pieces that a slow reader can be given one at a time; small parts together."""
-    together = bytearray()
+    """Yield the bytes of parts in pieces, so that little of them waits for a slow reader; one at least."""
+    piece = bytearray()
+    is_begun = False
     for part in parts:
-        view = memoryview(part)
-        for at in range(0, len(view), _PIECE_BYTES):
-            piece = view[at : at + _PIECE_BYTES]
-            if len(together) + len(piece) > _PIECE_BYTES:
-                yield bytes(together)
-                together.clear()
-            together += piece
-    yield bytes(together)
+        left = memoryview(part)
+        while left:
+            room = _PIECE_BYTES - len(piece)
+            piece += left[:room]
+            left = left[room:]
+            if len(piece) == _PIECE_BYTES:
+                yield bytes(piece)
+                is_begun = True
+                piece.clear()
+    if piece or not is_begun:
+        yield bytes(piece)
 
 
 def plain_parameters(parameters: Any) -> dict[str, Any]:

@@ -19,6 +19,7 @@ __all__ = ["elements_of", "excerpt", "raw_of"]
 
 _INTEGERS, _FLOATS = "iu", "f"
 _MOST_SHOWN = 60
+_INFINITE_BF16 = 0x7F80
 
 
 def raw_of(datatype: str, shape: Sequence[int], data: Any) -> bytes | memoryview:
@@ -98,11 +99,22 @@ def _numbers(datatype: str, data: list[Any]) -> Array:
             raise ValueError(f"holds {_first_unlike(data, (int, float)) or 'too large a number'}, expected numbers")
         return _fp32_to_bf16(_cast(array, np.dtype(np.float32))) if datatype == "BF16" else _cast(array, dtype)
     if array.dtype.kind not in _INTEGERS:
-        raise ValueError(f"holds {_first_unlike(data, (int,)) or 'too large a number'}, expected whole numbers")
+        if found := _first_unlike(data, (int,)):
+            raise ValueError(f"holds {found}, expected whole numbers")
+        return _large(data, dtype)
     bounds = np.iinfo(dtype)
     if int(array.min()) < bounds.min or int(array.max()) > bounds.max:
         raise ValueError(f"holds an element outside of {bounds.min} to {bounds.max}")
     return array.astype(dtype)
+
+
+def _large(data: list[Any], dtype: np.dtype[Any]) -> Array:
+    """Return whole numbers beyond 63 bits, which numpy, left to itself, makes floats."""
+    try:
+        return np.asarray(data, dtype)
+    except OverflowError:
+        bounds = np.iinfo(dtype)
+        raise ValueError(f"holds an element outside of {bounds.min} to {bounds.max}") from None
 
 
 def _booleans(array: Array) -> Array:
@@ -126,6 +138,8 @@ def _fp32_to_bf16(values: Array) -> Array:
     """Return the bit patterns of the nearest BF16 values; ties go to the even one, as in hardware."""
     bits = values.view(np.uint32)
     rounded = ((bits.astype(np.uint64) + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+    if (np.isfinite(values) & (rounded & 0x7FFF == _INFINITE_BF16)).any():
+        raise ValueError("holds an element beyond 3.39e+38")
     return np.where(np.isnan(values), np.uint16(0x7FC0), rounded).astype(np.uint16)
 
 
