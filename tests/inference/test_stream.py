@@ -40,7 +40,7 @@ async def test_a_client_goes_on_after_its_server_was_restarted(tiny_repository) 
 
 
 async def test_a_server_that_stops_answers_what_it_has_read(tiny_repository, gate) -> None:
-    settings = Settings(model_repository=tiny_repository, grace_seconds=10)
+    settings = Settings(model_repository=tiny_repository, grace_seconds=10, measure_seconds=0)
     async with AsyncExitStack() as clients, asyncio.TaskGroup() as tasks:
         async with app(settings) as part, serving(settings, part) as port:
             channel = await clients.enter_async_context(connect(f"127.0.0.1:{port}"))
