@@ -27,7 +27,7 @@ _FIRST = _METER.create_histogram(
 _STEP = _METER.create_histogram(
     "mediamesh_generation_step",
     unit="s",
-    description="Time of one step of the running batch, prompts read before it included.",
+    description="Time in which the running batch got one token each.",
     explicit_bucket_boundaries_advisory=[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1],
 )
 _BATCH = _METER.create_histogram(
@@ -97,16 +97,15 @@ class GenerationCounters:
         _CACHE.set(step.cached * self._token_bytes, self._labels)
         if step.prompt_tokens:
             _PROMPT.add(step.prompt_tokens, self._labels)
-            _add(self._counters.inference_stats.compute_input, step.read - step.began)
+            _add(self._counters.inference_stats.compute_input, step.seconds)
         if tokens := sum(piece.token is not None for piece in step.pieces):
             _GENERATED.add(tokens, self._labels)
         if step.batch:
-            seconds = step.ended - step.read
-            _STEP.record(step.ended - step.began, self._labels)
+            _STEP.record(step.seconds, self._labels)
             _BATCH.record(step.batch, self._labels)
             self._counters.execution_count += 1
-            _add(self._counters.inference_stats.compute_infer, seconds)
-            _add(self._of_batch(step.batch).compute_infer, seconds)
+            _add(self._counters.inference_stats.compute_infer, step.seconds)
+            _add(self._of_batch(step.batch).compute_infer, step.seconds)
 
     def _of_batch(self, size: int) -> pb.InferBatchStatistics:
         if size not in self._by_batch:

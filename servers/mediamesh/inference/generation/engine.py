@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -28,25 +27,20 @@ _LOG = logging.getLogger(__name__)
 _ALONE = 4
 
 
-@dataclass(slots=True)
-class Step:
-    """What one step did.
+class Step(NamedTuple):
+    """What was done between two looks at who comes and who leaves.
 
     Attributes:
-        began: When, by ``time.monotonic``.
-        prompt_tokens: Tokens of prompts that were read.
-        read: When the prompts were read.
-        batch: Requests that got a token from the running batch.
-        ended: When its tokens were there.
+        prompt_tokens: Tokens of a prompt that were read; 0 when the running batch went on.
+        batch: Requests of the running batch that went on; 0 when a prompt was read.
+        seconds: How long it took.
         cached: Tokens in the cache.
         pieces: What requests got.
     """
 
-    began: float
     prompt_tokens: int
-    read: float
     batch: int
-    ended: float
+    seconds: float
     cached: int
     pieces: list[Piece]
 
@@ -91,48 +85,47 @@ class Engine:
     def work(self) -> None:
         """Generate until the queue is closed; the body of the worker thread."""
         while self._waiting.wait(idle=not self._running and self._entering is None):
-            self._report(self._step())
+            self._drop()
+            self._guarded(self._prefill, lambda: [self._entering] if self._entering is not None else [])
+            self._guarded(self._decode, lambda: self._running)
         closing = Unavailable(f"Model {self._label} is being unloaded.")
-        pieces = [Piece(job, error=closing) for job in self._all()]
-        now = time.monotonic()
-        self._report(Step(now, 0, now, 0, now, 0, pieces))
-
-    def _step(self) -> Step:
-        began = time.monotonic()
-        pieces = self._drop(began)
-        prompt_tokens = self._guarded(self._prefill, pieces)
-        read = time.monotonic()
-        batch = self._guarded(self._decode, pieces)
-        cached = sum(job.length for job in self._running) + (self._entering.read if self._entering else 0)
-        return Step(began, prompt_tokens, read, batch, time.monotonic(), cached, pieces)
+        self._tell([Piece(job, error=closing) for job in self._all()])
 
     def _all(self) -> list[Job]:
         return [*self._running, *([self._entering] if self._entering is not None else [])]
 
-    def _guarded(self, act: Callable[[list[Piece]], int], pieces: list[Piece]) -> int:
-        """Run the model; when it fails, all whom it ran for have failed, and the engine goes on."""
+    def _tell(self, pieces: list[Piece], *, prompt_tokens: int = 0, batch: int = 0, began: float = 0.0) -> None:
+        cached = sum(job.length for job in self._running) + (self._entering.read if self._entering else 0)
+        seconds = time.monotonic() - began if began else 0.0
+        self._report(Step(prompt_tokens, batch, seconds, cached, pieces))
+
+    def _guarded(self, act: Callable[[], None], whom: Callable[[], Sequence[Job]]) -> None:
+        """Run the model; when it fails, those whom it ran for have failed, and the engine goes on."""
         try:
-            return act(pieces)
+            act()
         except MeshError as error:
             failure = error
         except Exception:  # noqa: BLE001 - the worker outlives whatever a step does to it
             _LOG.exception("model %s failed", self._label)
             failure = MeshError(f"Model {self._label} failed; the server's log has the cause.")
-        pieces += self._leave([(job, failure) for job in self._all()])
-        return 0
+        else:
+            return
+        self._tell(self._leave([(job, failure) for job in whom()]))
 
-    def _drop(self, now: float) -> list[Piece]:
+    def _drop(self) -> None:
         """Let those go whose callers left or whose time is over."""
+        now = time.monotonic()
 
         def over(job: Job) -> bool:
             return job.deadline is not None and now >= job.deadline
 
-        expired = self._waiting.remove_if(over)
-        pieces = [Piece(job, error=self._expiry(job, now)) for job in expired]
+        pieces = [Piece(job, error=self._expiry(job, now)) for job in self._waiting.remove_if(over)]
         gone = [
             (job, self._expiry(job, now) if over(job) else None) for job in self._all() if job.cancelled or over(job)
         ]
-        return pieces + self._leave(gone)
+        pieces += self._leave(gone)
+        if pieces:
+            self._tell(pieces)
 
     def _expiry(self, job: Job, now: float) -> MeshError:
         return DeadlineExceeded(
@@ -160,19 +153,20 @@ class Engine:
         last.row = job.row
         self._running[job.row] = last
 
-    def _prefill(self, pieces: list[Piece]) -> int:
+    def _prefill(self) -> None:
         """Read prompts, as many tokens as there may be between two steps."""
-        budget = self._prefill_tokens * (1 if self._running else _ALONE)
-        left = budget
+        left = self._prefill_tokens * (1 if self._running else _ALONE)
         while left > 0 and (job := self._next()) is not None:
+            began = time.monotonic()
             chunk = job.prompt[job.read : job.read + left]
             logits = self._decoder.prefill(job.row, chunk, job.read)
             job.read += len(chunk)
             left -= len(chunk)
+            pieces: list[Piece] = []
             if job.read == len(job.prompt):
                 self._join(job)
-                self._accept([job], [logits], pieces)
-        return budget - left
+                pieces = self._accept([job], [logits])
+            self._tell(pieces, prompt_tokens=len(chunk), began=began)
 
     def _next(self) -> Job | None:
         """Return the request whose prompt is read next."""
@@ -195,18 +189,26 @@ class Engine:
         self._running.append(job)
         self._entering = None
 
-    def _decode(self, pieces: list[Piece]) -> int:
+    def _decode(self) -> None:
+        """Take the running batch one token further."""
         batch = list(self._running)
         if not batch:
-            return 0
+            return
+        began = time.monotonic()
         tokens = np.array([job.last for job in batch], np.int64)
         lengths = np.array([job.length for job in batch], np.int64)
-        self._accept(batch, self._decoder.step(tokens, lengths), pieces)
-        return len(batch)
+        pieces = self._accept(batch, self._decoder.step(tokens, lengths))
+        self._tell(pieces, batch=len(batch), began=began)
 
-    def _accept(self, batch: Sequence[Job], logits: Sequence[Array] | Array, pieces: list[Piece]) -> None:
-        own = [job.accept(job.sampler.choose(row)) for job, row in zip(batch, logits, strict=True)]
-        pieces += own
-        for piece in own:  # only now, as whoever moves needs its newest token counted
-            if piece.finish:
+    def _accept(self, batch: Sequence[Job], logits: Sequence[Array] | Array) -> list[Piece]:
+        pieces = [self._next_token(job, row) for job, row in zip(batch, logits, strict=True)]
+        for piece in pieces:  # only now, as whoever moves needs its newest token counted
+            if piece.finish or piece.error is not None:
                 self._vacate(piece.job)
+        return pieces
+
+    def _next_token(self, job: Job, logits: Array) -> Piece:
+        try:
+            return job.accept(job.sampler.choose(logits))
+        except MeshError as error:
+            return Piece(job, error=error)

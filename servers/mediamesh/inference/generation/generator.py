@@ -135,20 +135,21 @@ class Generator:
         inbox = _Inbox(len(request.prompt))
         job = self._submit(request, call.seconds, inbox)
         span = _TRACER.start_span("generate", attributes={"model": self._label, "prompt_tokens": len(request.prompt)})
+        ended = False
         try:
-            while not inbox.finish:
+            while not ended:
                 await inbox.wait(whole=whole or not request.stream)
                 if inbox.began and not inbox.counted:
                     inbox.counted = True
                     self.statistics.began(job)
-                if inbox.finish:
+                if ended := bool(inbox.finish):
                     self.statistics.finished(job)
                 yield inbox.take(call.outputs)
         except MeshError as error:
             self.statistics.dropped("expired" if isinstance(error, DeadlineExceeded) else "failed", job)
             raise
         finally:
-            if not inbox.finish and inbox.error is None:
+            if not ended and inbox.error is None:
                 job.cancelled = True
                 self._waiting.withdraw(job)
                 self.statistics.dropped("cancelled", job)
