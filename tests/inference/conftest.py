@@ -14,6 +14,7 @@ import pytest
 from mediamesh.client import connect
 from mediamesh.client.inference import InferenceClient
 from mediamesh.inference.app import app
+from mediamesh.inference.pace import Here
 from mediamesh.inference.session import Session
 from mediamesh.inference.settings import Settings
 from mediamesh.kit.serve import serving
@@ -107,5 +108,7 @@ def gate(monkeypatch):
         return run(self, inputs, outputs)
 
     monkeypatch.setattr(Session, "run", gated)
+    # A small model runs in the event loop, which a shut gate would stop.
+    monkeypatch.setattr(Here, "takes", lambda *_: False)
     yield own
     own.open()
