@@ -289,3 +289,28 @@ def test_a_ticket_knows_whose_batches_it_shares() -> None:
     a, b = np.zeros((1, 2)), np.zeros((5, 2))
     assert kind(x=a) == kind(x=b) != kind(x=a, z=b)
     assert kind(x=a) != kind(x=np.zeros((1, 3)))
+
+
+def test_a_batch_stops_before_it_passes_what_it_aims_for() -> None:
+    bench = Bench(policy(8, preferred=frozenset({4})))
+    first, second = bench.put(items=3), bench.put(items=3)
+    assert [bench.take(), bench.take()] == [[first], [second]]
+
+
+def test_no_batch_is_larger_than_the_largest() -> None:
+    bench = Bench(policy(8))
+    tickets = [bench.put(items=3) for _ in range(3)]
+    assert bench.take() == tickets[:2]
+
+
+def test_what_leaves_makes_room() -> None:
+    bench = Bench(policy(2, levels=(LevelPolicy(most=2),)), max_bytes=8)
+    for _ in range(5):
+        bench.put(width=4)
+        gone = bench.put(width=4)
+        with pytest.raises(Overloaded, match="2 requests wait"):
+            bench.put()
+        bench.queue.withdraw(gone)
+        with pytest.raises(Overloaded, match="4 bytes wait"):
+            bench.put(width=5)
+        assert bench.take()
