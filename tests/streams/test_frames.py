@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mediamesh.api.media.v1.media_pb2 import MEDIA_TYPE_VIDEO
+from mediamesh.api.stream.v1.chunk_pb2 import MEDIA_ENCODING_BINARY
 from mediamesh.api.stream.v1.stream_service_pb2 import PublishRequest
 from mediamesh.kit.boundary import checked
 from mediamesh.streams.service import frame_of, is_plain
@@ -17,6 +19,13 @@ def piece(text="hello", **changes) -> PublishRequest:
     request.event.sequence, request.event.event_type = changes.pop("sequence", 2), changes.pop("event_type", 2)
     chunk = request.event.payload.data
     chunk.source, chunk.content.text = changes.pop("source", ""), text
+    return request
+
+
+def media(binary, media_type=MEDIA_TYPE_VIDEO, encoding=MEDIA_ENCODING_BINARY) -> PublishRequest:
+    request = piece()
+    data = request.event.payload.data.media
+    data.media_type, data.encoding, data.binary = media_type, encoding, binary
     return request
 
 
@@ -35,12 +44,37 @@ def test_what_is_plain_breaks_no_rule(text, source, sequence, event_type, with_m
         checked(request)
 
 
-def test_a_piece_of_text_is_plain_and_other_frames_are_not() -> None:
+@given(
+    size=st.sampled_from([0, 1, 65_536, 1_048_500, 1_048_577]),
+    media_type=st.integers(0, 12),
+    encoding=st.integers(0, 6),
+    extra=st.sampled_from(["", "caption", "metadata", "progress", "attachments", "text"]),
+)
+def test_media_that_is_plain_breaks_no_rule(size, media_type, encoding, extra) -> None:
+    request = media(b"x" * size, media_type=media_type, encoding=encoding)
+    data = request.event.payload.data.media
+    match extra:
+        case "caption":
+            data.caption = "x" * 5000
+        case "metadata":
+            data.metadata.checksum = "x"
+        case "progress":
+            data.progress.percentage = 101
+        case "attachments":
+            data.attachments.add()
+        case "text":
+            data.text = "x"
+    if is_plain(request):
+        checked(request)
+
+
+def test_a_piece_of_text_or_of_media_is_plain_and_other_frames_are_not() -> None:
     assert is_plain(piece())
+    assert is_plain(media(b"x"))
     assert not is_plain(PublishRequest())
-    media = piece()
-    media.event.payload.data.media.caption = "x"
-    assert not is_plain(media)
+    named = media(b"x")
+    named.event.payload.data.media.caption = "x"
+    assert not is_plain(named)
     assert not is_plain(piece(event_type=3))
 
 

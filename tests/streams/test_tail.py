@@ -10,7 +10,7 @@ from mediamesh.api.stream.v1.stream_pb2 import Stream
 from mediamesh.streams.events import Event
 from mediamesh.streams.log.ports import Stored
 from mediamesh.streams.rate import TokenBucket
-from mediamesh.streams.tail import Tail, Waiter
+from mediamesh.streams.tail import Room, Tail, Waiter
 
 
 def events(first, last, size=10):
@@ -18,9 +18,18 @@ def events(first, last, size=10):
 
 
 @pytest.fixture
-async def tail():
+async def room():
+    return Room()
+
+
+@pytest.fixture
+async def tail(room):
+    return new_tail(room)
+
+
+def new_tail(room):
     stream = Stream(stream_id="stream", last_sequence=5)
-    return Tail(Stored(stream=stream, token_digest="", producer_id="", readable=True), asyncio.get_running_loop())
+    return Tail(Stored(stream=stream, token_digest="", producer_id="", readable=True), asyncio.get_running_loop(), room)
 
 
 def sequences(batch):
@@ -61,11 +70,24 @@ async def test_a_batch_ends_where_events_were_dropped(tail) -> None:
 async def test_the_ring_is_bounded_in_items_and_in_bytes(tail) -> None:
     tail.push(events(6, 1005), after=5, newest=1005)
     assert tail.floor == 1005 - 256
-    tail.push(events(1006, 1025, 500_000), after=1005, newest=1025)
-    assert tail.floor == 1025 - 4
-    tail.push(events(1026, 1026, 5_000_000), after=1025, newest=1026)
-    assert sequences(tail.after(1025)) == [1026]
-    assert tail.floor == 1025
+    tail.push(events(1006, 1055, 500_000), after=1005, newest=1055)
+    assert tail.floor == 1055 - 33
+    tail.push(events(1056, 1056, 20_000_000), after=1055, newest=1056)
+    assert sequences(tail.after(1055)) == [1056]
+    assert tail.floor == 1055
+
+
+async def test_all_rings_together_are_bounded_in_bytes_and_give_back_what_they_held(tail, room) -> None:
+    others = [new_tail(room) for _ in range(5)]
+    for one in others:
+        one.push(events(6, 45, 500_000), after=5, newest=45)
+    assert [one.floor for one in others] == [12, 12, 12, 41, 41]
+    tail.push(events(6, 45, 500_000), after=5, newest=45)
+    assert tail.floor == 41
+    assert room.used < 68 * 1024 * 1024
+    for one in (*others, tail):
+        one.close()
+    assert room.used == 0
 
 
 async def test_readers_at_one_position_share_one_batch(tail) -> None:

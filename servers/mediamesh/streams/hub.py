@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mediamesh.streams.bulletin import Bulletin
 from mediamesh.streams.events import event_of, is_last
-from mediamesh.streams.tail import Tail
+from mediamesh.streams.tail import Room, Tail
 from mediamesh.wire.errors import NotFound, Unavailable
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ class Hub:
         self.leaving = False
         self._store = store
         self._replica = replica
+        self._room = Room()
         self._loop = asyncio.get_running_loop()
 
     async def poll(self) -> None:
@@ -109,7 +110,7 @@ class Hub:
         tail = self.tails.get(stream_id)
         is_new = tail is None
         if tail is None:
-            tail = self.tails[stream_id] = Tail(stored, self._loop)
+            tail = self.tails[stream_id] = Tail(stored, self._loop, self._room)
         else:
             tail.advance(stored.stream.last_sequence, ended=stored.stream.HasField("end"))
         tail.users += 1

@@ -10,7 +10,9 @@ import grpc
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
+from mediamesh.api.media.v1.media_pb2 import MediaType
 from mediamesh.api.stream.v1 import stream_service_pb2 as pb
+from mediamesh.api.stream.v1.chunk_pb2 import MEDIA_ENCODING_BINARY
 from mediamesh.api.stream.v1.stream_pb2 import (
     STREAM_EVENT_TYPE_STREAM_DATA,
     StreamGap,
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
     from google.protobuf.descriptor import MethodDescriptor
 
+    from mediamesh.api.stream.v1.chunk_pb2 import Media
     from mediamesh.streams.broker import Broker
     from mediamesh.streams.publication import Publication
     from mediamesh.streams.subscription import Delivery
@@ -42,6 +45,8 @@ SERVICE = _DESCRIPTOR.full_name
 _SUBSCRIBE, _PUBLISH = "Subscribe", "Publish"
 _SURE_CHARACTERS = 65_536 // 4
 _SURE_SOURCE = 256
+_SURE_BYTES = 1024 * 1024
+_MEDIA_TYPES = frozenset(MediaType.values()) - {MediaType.MEDIA_TYPE_UNSPECIFIED}
 
 
 class StreamServicer:
@@ -163,21 +168,37 @@ def frame_of(data: bytes) -> pb.PublishRequest:
 
 
 def is_plain(request: pb.PublishRequest) -> bool:
-    """Return whether a frame is a piece of text and nothing else, and so short that it breaks no rule of a field.
+    """Return whether a frame is a piece of text or of media and nothing else, and so small that it breaks no rule.
 
     Most frames are; asking protovalidate takes a tenth of all the time that an event costs.
     """
     event = request.event
     payload = event.payload
     chunk = payload.data
+    kind = chunk.WhichOneof("payload")
     return (
-        chunk.WhichOneof("payload") == "content"
+        (
+            (kind == "content" and len(chunk.content.text) <= _SURE_CHARACTERS)
+            or (kind == "media" and _is_bytes(chunk.media))
+        )
         and event.event_type == STREAM_EVENT_TYPE_STREAM_DATA
         and event.sequence > 0
-        and len(chunk.content.text) <= _SURE_CHARACTERS
         and len(chunk.source) <= _SURE_SOURCE
         and not payload.HasField("metadata")
         and not payload.HasField("error")
+    )
+
+
+def _is_bytes(media: Media) -> bool:
+    """Return whether media is some bytes, and nothing else is said of it that a rule is for."""
+    return (
+        media.encoding == MEDIA_ENCODING_BINARY
+        and media.WhichOneof("data") == "binary"
+        and media.ByteSize() <= _SURE_BYTES
+        and media.media_type in _MEDIA_TYPES
+        and not (media.caption or media.attachments)
+        and not media.HasField("metadata")
+        and not media.HasField("progress")
     )
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mediamesh.api.stream.v1.stream_service_pb2 import SubscribeRequest
     from mediamesh.streams.events import Event
     from mediamesh.streams.hub import Hub
-    from mediamesh.streams.log.ports import StreamStore
+    from mediamesh.streams.log.ports import Page, StreamStore
     from mediamesh.streams.places import Places, Reader
     from mediamesh.streams.tail import Tail
 
@@ -28,6 +28,8 @@ __all__ = ["Delivery", "Subscription", "position_of"]
 # What is read of the log at once. Each read is a round trip; a reader of media would never catch up event by event.
 _PAGE_ITEMS = 256
 _PAGE_BYTES = 512 * 1024
+# Who takes a page within this is given the next one without waiting for the log.
+_QUICK_SECONDS = 0.25
 _SAMPLED = 64
 _DIGITS_OF_64_BITS = 20
 
@@ -86,6 +88,8 @@ class Subscription:
         self._disconnects = stream.limits.overflow == OverflowPolicy.OVERFLOW_POLICY_DISCONNECT
         self._held: Batch | None = None
         self._page: deque[Event] = deque()
+        self._ahead: tuple[int, asyncio.Task[Page | None]] | None = None
+        self._paged = -math.inf
         self._given = 0
         self._given_any = False
         self._sampled = _SAMPLED - 1  # the first one is
@@ -105,6 +109,9 @@ class Subscription:
         self._tail.leave(self._waiter)
         if self._clock is not None:
             self._clock.cancel()
+        if self._ahead is not None:
+            self._ahead[1].cancel()
+            await asyncio.gather(self._ahead[1], return_exceptions=True)
         if self._place is not None:
             ended = self._tail.ended and self.position >= self._tail.newest
             self._places.leave(self.stream.stream_id, self._place, ended=ended)
@@ -201,7 +208,7 @@ class Subscription:
         return StreamGoAway(reason="The server is going away; subscribe to another.", resume_token=str(self.position))
 
     async def _from_log(self) -> Delivery:
-        page = await self._store.read(self.stream.stream_id, self.position, items=_PAGE_ITEMS, size=_PAGE_BYTES)
+        page = await self._next_page() or await self._read(self.position)
         if page is None:
             raise no_stream(self.stream.stream_id)
         if page.ended:
@@ -210,7 +217,26 @@ class Subscription:
         if not page.entries:
             return self._gap(page.newest)
         self._page.extend(map(event_of, page.entries))
+        self._read_ahead(page.entries[-1].sequence)
         return self._from_page()
+
+    async def _read(self, after: int) -> Page | None:
+        return await self._store.read(self.stream.stream_id, after, items=_PAGE_ITEMS, size=_PAGE_BYTES)
+
+    def _read_ahead(self, after: int) -> None:
+        """Ask for the next page while this one is given, unless the reader is slow: then it costs one page only."""
+        now = self._loop.time()
+        is_quick, self._paged = now - self._paged < _QUICK_SECONDS, now
+        if is_quick and after < self._tail.floor:
+            self._ahead = after, asyncio.create_task(self._read(after))
+
+    async def _next_page(self) -> Page | None:
+        """Return the page that was asked for ahead; None when none was, or it has nothing."""
+        if self._ahead is None:
+            return None
+        (after, reading), self._ahead = self._ahead, None
+        page = await reading
+        return page if page is not None and page.entries and after == self.position else None
 
     def _at_hand(self) -> Delivery:
         if (held := self._held) is not None:

@@ -16,12 +16,16 @@ if TYPE_CHECKING:
 
     from mediamesh.streams.log.ports import Stored
 
-__all__ = ["BATCH_BYTES", "Tail", "Waiter", "whole"]
+__all__ = ["BATCH_BYTES", "Room", "Tail", "Waiter", "whole"]
 
 BATCH_BYTES = 256 * 1024
 """Bytes of events in one batch, beyond which none is added; a reader that stops holds one batch at most."""
 _RING_ITEMS = 256
 _RING_BYTES = 2 * 1024 * 1024
+# A reader of media falls out of two megabytes in a moment, and reading the log takes longer still. So a ring may be
+# larger, as long as all rings together are not.
+_MOST_RING_BYTES = 16 * 1024 * 1024
+_ALL_RINGS_BYTES = 64 * 1024 * 1024
 _CACHED_BATCHES = 16
 # Readers that are served at once; when most of them are back the next ones are. gRPC tells in order what it has done:
 # with a thousand writes under way what a producer sends is read after them, and nothing gathers.
@@ -29,6 +33,19 @@ _SERVED_AT_ONCE = 32
 _LEFT_TO_COME = 8
 # Who takes longer is slow, and waited for no more.
 _SLOW_SECONDS = 0.2
+
+
+class Room:
+    """How many bytes all rings of a process hold.
+
+    Attributes:
+        used: The bytes.
+    """
+
+    __slots__ = ("used",)
+
+    def __init__(self) -> None:
+        self.used = 0
 
 
 class Waiter:
@@ -62,7 +79,7 @@ class Tail:
         users: How many hold the tail.
     """
 
-    def __init__(self, stored: Stored, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, stored: Stored, loop: asyncio.AbstractEventLoop, room: Room) -> None:
         self.stream_id = stored.stream.stream_id
         self.newest = stored.stream.last_sequence
         self.floor = self.newest
@@ -71,6 +88,7 @@ class Tail:
         self.checked = loop.time()
         self.users = 0
         self._loop = loop
+        self._room = room
         self._ring: deque[Event] = deque()
         self._bytes = 0
         self._batches: dict[int, Batch] = {}
@@ -87,7 +105,7 @@ class Tail:
         for event in events:
             if event.sequence > self.newest:
                 self._ring.append(event)
-                self._bytes += len(event.frame)
+                self._grow(len(event.frame))
                 fresh = True
         self.newest = max(self.newest, newest)
         ends = ended and not self.ended
@@ -175,7 +193,8 @@ class Tail:
             waiter.wake()
 
     def close(self) -> None:
-        """Stop what is planned; nobody holds the tail any more."""
+        """Stop what is planned and forget all events; nobody holds the tail any more."""
+        self._forget(self.newest)
         if self._timer is not None:
             self._timer.cancel()
 
@@ -205,15 +224,20 @@ class Tail:
 
     def _trim(self) -> None:
         ring = self._ring
-        while len(ring) > _RING_ITEMS or (self._bytes > _RING_BYTES and len(ring) > 1):
+        most = _MOST_RING_BYTES if self._room.used <= _ALL_RINGS_BYTES else _RING_BYTES
+        while len(ring) > _RING_ITEMS or (self._bytes > most and len(ring) > 1):
             gone = ring.popleft()
-            self._bytes -= len(gone.frame)
+            self._grow(-len(gone.frame))
             self.floor = gone.sequence
+
+    def _grow(self, size: int) -> None:
+        self._bytes += size
+        self._room.used += size
 
     def _forget(self, floor: int) -> None:
         self._ring.clear()
         self._batches.clear()
-        self._bytes = 0
+        self._grow(-self._bytes)
         self.floor = floor
 
 
