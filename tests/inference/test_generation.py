@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from contextlib import aclosing, asynccontextmanager
+from typing import Any
 
 import numpy as np
 import pytest
 
-from mediamesh.client.inference import InferenceClient
+from mediamesh.client.inference import Answer, InferenceClient
 from mediamesh.inference.config import read_config
 from mediamesh.inference.generation.decoder import Decoder
 from mediamesh.inference.model import loaded
@@ -113,7 +114,7 @@ def asked(prompt: str, **parameters):
     return {"inputs": {"text_input": np.array([prompt])}, "parameters": {"max_tokens": 24, **parameters}}
 
 
-async def answers(client, prompt: str, model: str = "tiny", **parameters) -> list:
+async def answers(client, prompt: str, model: str = "tiny", **parameters) -> list[Answer]:
     async with asyncio.timeout(60):
         return [answer async for answer in client.stream(model, **asked(prompt, **parameters))]
 
@@ -188,7 +189,7 @@ async def test_a_stop_text_ends_an_answer_in_the_middle_of_the_batch(client) -> 
 
 
 async def test_a_seed_makes_the_same_choice_with_whomever_it_runs(client) -> None:
-    drawn = {"temperature": 1.2, "top_p": 0.95}
+    drawn: dict[str, Any] = {"temperature": 1.2, "top_p": 0.95}
     first = await text(client, "Hello", seed=5, **drawn)
     others = await asyncio.gather(*(text(client, "Hello", seed=seed, **drawn) for seed in (5, 5, 6, 7)))
     assert others[:2] == [first] * 2

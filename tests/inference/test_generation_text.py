@@ -71,5 +71,5 @@ def test_what_may_begin_a_stop_text_is_held_back_until_it_is_sure() -> None:
 
 def test_special_tokens_have_no_text() -> None:
     stream = TextStream(BYTES)
-    assert stream.push(BYTES.token_to_id("<|im_end|>")) == ""
+    assert stream.push(BYTES.get_vocab()["<|im_end|>"]) == ""
     assert stream.push(ids("x")[0]) == "x"
