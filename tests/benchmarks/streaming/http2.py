@@ -28,8 +28,12 @@ _STREAM_WINDOW = 1 << 20
 _CONNECTION_WINDOW = 1 << 24
 
 
+def _head(kind: int, flags: int, stream: int, size: int) -> bytes:
+    return _FRAME.pack(size >> 8, size & 255, kind, flags, stream)
+
+
 def _frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
-    return _FRAME.pack(len(payload) >> 8, len(payload) & 255, kind, flags, stream) + payload
+    return _head(kind, flags, stream, len(payload)) + payload
 
 
 def _literal(text: str) -> bytes:
@@ -68,7 +72,7 @@ class Call:
         self.window = window
         self.on_message = on_message
         self.on_end = on_end
-        self.pending: deque[bytes] = deque()
+        self.pending: deque[bytes | memoryview] = deque()
         self._finished = False
         self._parts: list[bytes] = []
         self._size = 0
@@ -94,11 +98,13 @@ class Call:
         while pending and (room := min(self.window, connection.window, _MAX_FRAME)) > 0:
             data = pending.popleft()
             if len(data) > room:
-                pending.appendleft(data[room:])
-                data = data[:room]
+                rest = memoryview(data)
+                pending.appendleft(rest[room:])
+                data = rest[:room]
             self.window -= len(data)
             connection.window -= len(data)
-            connection.write(_frame(_DATA, 0, self.id, data))
+            connection.write(_head(_DATA, 0, self.id, len(data)))
+            connection.write(data)
         if pending:
             connection.blocked.add(self)
         elif self._finished:
@@ -139,7 +145,7 @@ class Connection(asyncio.Protocol):
         self._calls: dict[int, Call] = {}
         self._next = 1
         self._rest = b""
-        self._out: list[bytes] = []
+        self._out: list[bytes | memoryview] = []
         self._taken = 0
         self._initial = 65_535
         self.window = 65_535
@@ -210,8 +216,8 @@ class Connection(asyncio.Protocol):
         call.finish()
         return await done
 
-    def write(self, frame: bytes) -> None:
-        """Write a frame at the end of this turn of the loop."""
+    def write(self, frame: bytes | memoryview) -> None:
+        """Write a frame, or the next piece of one, at the end of this turn of the loop."""
         if not self._out:
             self._loop.call_soon(self._flush)
         self._out.append(frame)
