@@ -78,6 +78,16 @@ def optional_factor() -> bytes:
     return onnx_bytes(nodes, {"x": ends, "factor": ("FP32", [1])}, {"y": ends}, [constant])
 
 
+def fill() -> bytes:
+    """Return a model that makes as many ones as it is told and counts them: [1] to a number."""
+    one = helper.make_tensor("one", TensorProto.FLOAT, [1], [1])
+    nodes = [
+        helper.make_node("ConstantOfShape", ["count"], ["ones"], value=one),
+        helper.make_node("ReduceSum", ["ones"], ["y"], keepdims=0),
+    ]
+    return onnx_bytes(nodes, {"count": ("INT64", [1])}, {"y": ("FP32", [])})
+
+
 def weighty(count: int) -> bytes:
     """Return a model with so many weights, of four bytes each, that multiplies by the first of them: [N, 1]."""
     ends = ("FP32", ["N", 1])

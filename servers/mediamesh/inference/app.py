@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import grpc
 
+from mediamesh.inference.memory import limit
 from mediamesh.inference.repository import open_repository
 from mediamesh.inference.rest.service import EDGE_SERVICE, InferenceEdgeServicer, register_edge
 from mediamesh.inference.service import SERVICE, InferenceServicer, register
@@ -20,6 +21,8 @@ __all__ = ["app"]
 @asynccontextmanager
 async def app(settings: Settings) -> AsyncGenerator[Part]:
     """Load the models and offer them."""
+    if settings.memory_bytes:
+        limit(settings.memory_bytes)
     async with open_repository(settings) as repository:
         servicer = InferenceServicer(
             repository,

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import ctypes
+import resource
 import sys
 from functools import cache
 from typing import Any
 
-__all__ = ["give_back"]
+__all__ = ["give_back", "limit"]
+
+
+def limit(size: int) -> None:
+    """Let the process have so many bytes of memory of its own: a run that wants more fails alone.
+
+    Without a limit the kernel promises more than there is, and ends the process when it cannot keep that.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (size if most == resource.RLIM_INFINITY else min(size, most), most))
 
 
 def give_back() -> None:

@@ -47,6 +47,12 @@ class Settings(ServerSettings):
         le=60,
         description="Time spent on each model that batches when it is loaded, to see which batches pay; 0: none.",
     )
+    memory_bytes: int = Field(
+        default=0,
+        ge=0,
+        le=1 << 50,
+        description="Memory that the process may have of its own; a run that wants more fails alone. 0: no limit.",
+    )
     queue_requests: int = Field(
         default=2048, ge=1, le=1_000_000, description="Requests that wait for one model; the next is refused."
     )
