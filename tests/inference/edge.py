@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 from google.api.httpbody_pb2 import HttpBody
+from google.protobuf.message_factory import GetMessageClass
 
 from mediamesh.api.inference.v2 import inference_edge_service_pb2 as edge_pb
 
@@ -33,7 +34,7 @@ class Answer:
     @property
     def error(self) -> str:
         assert list(self.json) == ["error"], self.json
-        return self.json["error"]
+        return str(self.json["error"])
 
 
 class Edge:
@@ -56,13 +57,12 @@ class Edge:
         own = SERVICE.methods_by_name[method]
         given: dict[str, Any] = {"name": name, "version": version, "body": HttpBody(data=content)}
         known = own.input_type.fields_by_name
-        kind: Any = own.input_type._concrete_class
+        kind: Any = GetMessageClass(own.input_type)
         request = kind(**{key: value for key, value in given.items() if key in known})
         path, metadata = f"/{SERVICE.full_name}/{method}", list((headers or {}).items())
         if own.client_streaming:
-            call: Any = self._channel.stream_stream(path, response_deserializer=HttpBody.FromString)(
-                self._in_pieces(request, content), metadata=metadata
-            )
+            open_stream: Any = self._channel.stream_stream(path, response_deserializer=HttpBody.FromString)
+            call = open_stream(self._in_pieces(request, content), metadata=metadata)
         elif own.server_streaming:
             call = self._channel.unary_stream(path, response_deserializer=HttpBody.FromString)(
                 request.SerializeToString(), metadata=metadata

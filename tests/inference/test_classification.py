@@ -23,7 +23,7 @@ def asking(model: str, array: np.ndarray, classes: Any, datatype: str = "FP32") 
     return request
 
 
-def texts(answer: pb.ModelInferResponse) -> list[Any]:
+def texts(answer: pb.ModelInferResponse) -> Any:
     output = answer.outputs[0]
     assert output.datatype == "BYTES"
     return from_raw("BYTES", output.shape, answer.raw_output_contents[0]).tolist()

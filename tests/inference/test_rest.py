@@ -7,6 +7,7 @@ import base64
 import json
 import struct
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,13 +30,13 @@ def edge(tiny) -> Edge:
     return Edge(tiny)
 
 
-def tensor(data, shape=(1, 2), datatype="FP32", name="x", **parameters) -> dict:
-    given = {"name": name, "shape": list(shape), "datatype": datatype}
+def tensor(data, shape=(1, 2), datatype="FP32", name="x", **parameters) -> dict[str, Any]:
+    given: dict[str, Any] = {"name": name, "shape": list(shape), "datatype": datatype}
     given |= {"data": data} if data is not None else {}
     return given | ({"parameters": parameters} if parameters else {})
 
 
-async def infer(edge: Edge, model: str, *inputs: dict, behind: bytes = b"", **rest) -> Answer:
+async def infer(edge: Edge, model: str, *inputs: dict[str, Any], behind: bytes = b"", **rest) -> Answer:
     head = json.dumps({"inputs": list(inputs), **rest}).encode()
     return await edge("ModelInfer", model, body=head + behind, headers={LENGTH: str(len(head))} if behind else {})
 
@@ -203,7 +204,7 @@ async def test_what_is_not_finite_is_data(edge) -> None:
         (tensor([1, 2], (1.0, 2)), r"expected a list of at most 16 sizes"),
         (tensor([1, 2], [2] * 17), r"expected a list of at most 16 sizes"),
         (tensor([1, 2], name="z"), "has no input 'z'; it takes 'x'"),
-        (tensor([1, 2], name=3), r"inputs\[0\].name: model double: is 3, expected a text"),
+        (tensor([1, 2]) | {"name": 3}, r"inputs\[0\].name: model double: is 3, expected a text"),
         (tensor([1, 2], colour=[1]), "parameter 'colour' is \\[1\\], expected a text"),
         (tensor([1, 2], binary_data_size=8), "has binary_data_size and data, expected one of"),
         (tensor(None), "has no elements, expected one of data, binary_data_size and shared_memory_region"),
@@ -352,7 +353,7 @@ async def repeating(repeaters, tmp_path_factory) -> AsyncIterator[Edge]:
         yield Edge(channel)
 
 
-def events(answer: Answer) -> list:
+def events(answer: Answer) -> list[Any]:
     parts = answer.body.decode().split("\n\n")
     assert parts.pop() == ""
     assert all(part.startswith("data: ") for part in parts)

@@ -7,6 +7,8 @@ import os
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from multiprocessing.shared_memory import SharedMemory as Object
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,9 +33,9 @@ PAIR = np.array([[1.5, -2]], np.float32)
 
 
 @pytest.fixture
-def memory() -> Iterator[Object]:
+def memory() -> Iterator[Any]:
     """64 KiB that this process owns, its first 8 bytes a tensor."""
-    memory = Object(f"mediamesh-{uuid.uuid4().hex}", create=True, size=65536)
+    memory: Any = Object(f"mediamesh-{uuid.uuid4().hex}", create=True, size=65536)
     memory.buf[:8] = PAIR.tobytes()
     yield memory
     memory.close()
@@ -47,7 +49,7 @@ async def stub(tiny) -> AsyncIterator[GRPCInferenceServiceStub]:
     await stub.SystemSharedMemoryUnregister(pb.SystemSharedMemoryUnregisterRequest())
 
 
-def region(memory: Object, name: str = "r", offset: int = 0, size: int = 65536) -> pb.SystemSharedMemoryRegisterRequest:
+def region(memory: Any, name: str = "r", offset: int = 0, size: int = 65536) -> pb.SystemSharedMemoryRegisterRequest:
     return pb.SystemSharedMemoryRegisterRequest(name=name, key=f"/{memory.name}", offset=offset, byte_size=size)
 
 
@@ -64,7 +66,7 @@ def doubling(**where) -> pb.ModelInferRequest:
     return request
 
 
-def numbers(content: bytes | memoryview) -> list[float]:
+def numbers(content: bytes | memoryview) -> Any:
     return np.frombuffer(content, np.float32).tolist()
 
 
@@ -204,7 +206,7 @@ async def test_contents_beside_a_region_and_a_surplus_entry_are_refused(stub, me
 
 async def test_a_region_that_its_owner_cut_short_is_refused_and_the_server_stays_up(stub, memory) -> None:
     await stub.SystemSharedMemoryRegister(region(memory))
-    os.ftruncate(memory._fd, 4)  # type: ignore[attr-defined]
+    os.ftruncate(memory._fd, 4)
     with pytest.raises(InvalidRequest, match="has 4 bytes, expected 8 or more"):
         await stub.ModelInfer(doubling())
     request = pb.ModelInferRequest(model_name="double", raw_input_contents=[PAIR.tobytes()])
@@ -212,7 +214,7 @@ async def test_a_region_that_its_owner_cut_short_is_refused_and_the_server_stays
     place(request.outputs.add(name="y").parameters, offset=4096)
     with pytest.raises(InvalidRequest, match="has 4 bytes, expected 4104 or more"):
         await stub.ModelInfer(request)
-    os.ftruncate(memory._fd, 65536)  # type: ignore[attr-defined]
+    os.ftruncate(memory._fd, 65536)
     memory.buf[:8] = PAIR.tobytes()
     assert numbers((await stub.ModelInfer(doubling())).raw_output_contents[0]) == [3, -4]
 
@@ -223,7 +225,7 @@ async def test_a_region_lives_until_the_requests_that_use_it_are_done(stub, memo
     request = doubling()
     place(request.outputs.add(name="y").parameters, offset=64)
 
-    async def infer() -> pb.ModelInferResponse:
+    async def infer() -> Any:
         return await stub.ModelInfer(request)
 
     asked = asyncio.create_task(infer())
@@ -238,13 +240,13 @@ async def test_a_region_lives_until_the_requests_that_use_it_are_done(stub, memo
 
 def test_what_is_unregistered_is_closed(tmp_path, memory) -> None:
     regions = SharedMemory(Settings(model_repository=tmp_path))
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     regions.register(region(memory), is_local=True)
     view = regions.content(doubling().inputs[0].parameters)
     regions.unregister("r")
     assert numbers(view) == [1.5, -2]
     view.release()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 async def test_copied_inputs_are_read_as_they_are_when_the_request_comes(tiny_repository, memory, gate) -> None:
@@ -256,13 +258,13 @@ async def test_copied_inputs_are_read_as_they_are_when_the_request_comes(tiny_re
         await stub.SystemSharedMemoryRegister(region(memory))
         gate.shut()
 
-        async def infer() -> pb.ModelInferResponse:
+        async def infer() -> Any:
             return await stub.ModelInfer(doubling())
 
         asked = asyncio.create_task(infer())
         await gate.entered()
         memory.buf[:8] = bytes(8)
-        os.ftruncate(memory._fd, 0)  # type: ignore[attr-defined]
+        os.ftruncate(memory._fd, 0)
         gate.open()
         assert numbers((await asked).raw_output_contents[0]) == [3, -4]
 
