@@ -15,13 +15,15 @@ __all__ = ["Outbox"]
 
 # Answers of decoupled models that wait to be written; enough for the writer never to wait for the next.
 _AHEAD = 16
+# Requests in flight before the first answer, which tells how large answers are.
+_UNKNOWN = 64
 
 
 class Outbox:
     """Holds what waits to be written, and keeps back whoever would add too much.
 
-    Requests are let in as long as there is room for their answers too, each taken to be as large as the largest yet.
-    An answer that is larger than all the room passes when it is alone.
+    Requests are let in as long as there is room for their answers too, each taken to be as large as the largest yet;
+    a few are before that is known. An answer that is larger than all the room passes when it is alone.
 
     Args:
         most_requests: Requests in flight, answers not yet written included.
@@ -97,7 +99,7 @@ class Outbox:
 
     def _crowded(self) -> bool:
         in_flight = self._running + len(self._ready)
-        if in_flight >= self._most_requests:
+        if in_flight >= (self._most_requests if self._largest else min(_UNKNOWN, self._most_requests)):
             return True
         return in_flight > 0 and self._bytes + (self._running + 1) * self._largest > self._most_bytes
 
