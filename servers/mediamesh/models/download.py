@@ -146,7 +146,7 @@ class Downloader:
                     raise _TryAgainError(f"the server answered {status}", _retry_after(answer))
                 case status:
                     raise PullFailed(f"{file.name} could not be downloaded: the server answered {status}.")
-            self._append(file, part, have, answer.iter_raw(_CHUNK))
+            self._append(file, part, have, answer.iter_raw())
 
     def _append(self, file: Pinned, part: Path, start: int, chunks: Iterator[bytes]) -> None:
         with part.open("r+b" if part.exists() else "wb") as out:
@@ -156,7 +156,7 @@ class Downloader:
             for chunk in chunks:
                 out.write(chunk)
                 done += len(chunk)
-                self._watcher.progress(file.name, done, file.size)
+                self._watcher.progress(file.name, min(done, file.size), file.size)
                 if done > file.size:
                     break  # longer than pinned: the digest will say so, and nothing endless fills the disk
 

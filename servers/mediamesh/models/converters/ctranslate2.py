@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +73,7 @@ def _numbers(file: IO[bytes], form: str) -> tuple[int, ...]:
 
 
 def _read(file: IO[bytes], size: int) -> bytes:
-    content = file.read(size)
-    if len(content) != size:
-        raise EOFError(f"{size} bytes are announced, {len(content)} are there")
-    return content
+    left = os.fstat(file.fileno()).st_size - file.tell()
+    if size > left:  # asked before reading, as a read makes room for all that it is asked for
+        raise EOFError(f"{size} bytes are announced, {left} are left")
+    return file.read(size)

@@ -7,6 +7,7 @@ plain tensors and storages; anything else in a file ends the reading.
 
 from __future__ import annotations
 
+import os
 import pickle
 import struct
 import zipfile
@@ -100,13 +101,14 @@ def _read_legacy(file: IO[bytes]) -> tuple[Any, dict[str, bytes]]:
     _Unpickler(file).load()  # endianness and sizes of integers of the machine that wrote it
     whole = _Unpickler(file).load()
     sizes = {tensor.storage.key: tensor.storage.dtype.itemsize for tensor in _flatten(whole).values()}
+    length = os.fstat(file.fileno()).st_size
     storages = {}
     for key in _Unpickler(file).load():
         (count,) = struct.unpack("<q", file.read(8))
-        wanted = count * sizes[key]
+        wanted, left = count * sizes[key], length - file.tell()
+        if not 0 <= wanted <= left:  # asked before reading, as a read makes room for all that it is asked for
+            raise BadWeights(f"storage {key} should have {wanted} bytes, {left} are left.")
         storages[key] = file.read(wanted)
-        if count < 0 or len(storages[key]) != wanted:
-            raise BadWeights(f"storage {key} ends early.")
     return whole, storages
 
 
