@@ -11,6 +11,7 @@ import pytest
 from mediamesh.api.inference.v2 import inference_service_pb2 as pb
 from mediamesh.api.inference.v2.inference_service_pb2_grpc import GRPCInferenceServiceStub
 from mediamesh.client import connect
+from mediamesh.inference import sequences
 from mediamesh.wire.errors import (
     DeadlineExceeded,
     FailedPrecondition,
@@ -271,6 +272,33 @@ async def test_a_request_that_failed_leaves_the_state_as_it_was(stub, key) -> No
     with pytest.raises(InvalidRequest):
         await stub.ModelInfer(request("plain_total", 1, key, shape=(1, 2)))
     assert await value(stub.ModelInfer(request("plain_total", 1, key, end=True))) == 2
+
+
+class Counter:
+    """Adds up what an instrument is told, by one of its labels."""
+
+    def __init__(self, label: str) -> None:
+        self.sums: dict[str, int] = {}
+        self._label = label
+
+    def add(self, amount: int, labels: dict[str, str]) -> None:
+        name = labels[self._label]
+        self.sums[name] = self.sums.get(name, 0) + amount
+
+
+async def test_sequences_are_counted_while_they_are_there_and_by_how_they_end(tmp_path, monkeypatch) -> None:
+    there, ended = Counter("state"), Counter("reason")
+    monkeypatch.setattr(sequences, "_ACTIVE", there)
+    monkeypatch.setattr(sequences, "_ENDED", ended)
+    async with a_server(tmp_path, made.total(), f"direct {{}} {STATE}", most=1, idle=0.05) as stub:
+        await stub.ModelInfer(request("m", 1, 1, start=True))
+        # This one has to wait for the slot.
+        await stub.ModelInfer(request("m", 1, 2, start=True, end=True))
+        assert there.sums == {"active": 0, "waiting": 0}
+        assert ended.sums == {"idle": 1, "finished": 1}
+        await stub.ModelInfer(request("m", 1, 3, start=True))
+    assert there.sums == {"active": 0, "waiting": 0}
+    assert sum(ended.sums.values()) == 3
 
 
 async def test_a_model_with_state_is_counted_like_any_other(stub, key) -> None:
