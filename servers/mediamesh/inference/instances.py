@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import onnxruntime as ort
@@ -13,16 +14,27 @@ from mediamesh.inference.reshape import Reshapes
 from mediamesh.inference.session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
+    from typing import Any
+
+    import numpy as np
 
     from mediamesh.inference.settings import Settings
     from mediamesh.inference.tuning import Tuning
+
+    Array = np.ndarray[Any, Any]
 
 __all__ = ["PROVIDERS_PARAMETER", "Instances"]
 
 PROVIDERS_PARAMETER = "execution_providers"
 _Group = pb.ModelInstanceGroup
+# A run on all cores must take this much less than one on a single core, and a run on one core so long, for a second
+# session to be worth its memory.
+_LEAST_GAIN = 0.8
+_WORTH_MORE_CORES_SECONDS = 1e-3
+_LARGEST_HELD_TWICE = 128 << 20
+_RUNS = 5
 
 
 class Instances:
@@ -64,6 +76,25 @@ class Instances:
         config.instance_group.extend(self._groups)
         providers = dict.fromkeys(provider for session in self.sessions for provider in session.providers)
         config.parameters[PROVIDERS_PARAMETER].string_value = ",".join(providers)
+
+    def wide(self, feeds: Mapping[str, Array], outputs: Sequence[str], seconds: float) -> Session | None:
+        """Return one more session, of all cores, for a request that is alone; None where it would gain too little.
+
+        Who counts instances or threads has divided the cores; and a large model is not held twice.
+
+        Args:
+            feeds: One item.
+            outputs: Names of the outputs.
+            seconds: What a run of it takes on one core.
+        """
+        counted = self._tuning.threads or any(group.count for group in self._config.instance_group)
+        if counted or self._cores == 1 or seconds < _WORTH_MORE_CORES_SECONDS:
+            return None
+        if self._file.stat().st_size > _LARGEST_HELD_TWICE or not self.sessions[0].stays_in_thread:
+            return None
+        session = self._session([CPU], threads=self._cores)
+        taken = [_seconds_of_run(session, feeds, outputs) for _ in range(1 + _RUNS)][1:]
+        return session if min(taken) < _LEAST_GAIN * seconds else None
 
     def _share(self, groups: Sequence[pb.ModelInstanceGroup]) -> int:
         """Return the threads of one instance on the CPU: its part of the cores, where instances are counted."""
@@ -117,12 +148,12 @@ class Instances:
             return [self._alone] * count
         return [self._session([CPU]) for _ in range(count)]
 
-    def _session(self, names: Sequence[str], device: int = 0) -> Session:
+    def _session(self, names: Sequence[str], device: int = 0, threads: int = 0) -> Session:
         return Session(
             self._label,
             self._file,
             providers=accelerated(self._path, self._config, self._tuning, names, device=device),
-            threads=self._threads,
+            threads=threads or self._threads,
             tuning=self._tuning,
             reshapes=Reshapes(self._config),
         )
@@ -132,3 +163,10 @@ def _gpus() -> list[int]:
     """Return the numbers of the GPUs that onnxruntime sees; 0 when it does not tell."""
     seen = sum(device.ep_name == CUDA for device in ort.get_ep_devices())
     return list(range(max(1, seen)))
+
+
+def _seconds_of_run(session: Session, feeds: Mapping[str, Array], outputs: Sequence[str]) -> float:
+    """Run a model once and return how long it took."""
+    begin = time.perf_counter()
+    session.run(feeds, outputs)
+    return time.perf_counter() - begin

@@ -118,9 +118,9 @@ def _open(label: str, directory: Path, version: int, config: config_pb.ModelConf
         if taken and most > 1:
             policy = policy.limited_to(_state_worth(label, full, taken))
         if taken and session.stays_in_thread:
-            pace = Pace(
-                seconds=taken[1], size=sum(array.nbytes for array in (zeros([*inputs, *fed], 1) or {}).values())
-            )
+            feeds = zeros([*inputs, *fed], 1) or {}
+            size = sum(array.nbytes for array in feeds.values())
+            pace = Pace(seconds=taken[1], size=size, wide=instances.wide(feeds, names, taken[1]))
     signature = Signature(
         label,
         inputs,
