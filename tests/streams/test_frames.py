@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from mediamesh.api.media.v1.media_pb2 import MEDIA_TYPE_VIDEO
 from mediamesh.api.stream.v1.chunk_pb2 import MEDIA_ENCODING_BINARY
-from mediamesh.api.stream.v1.stream_service_pb2 import PublishRequest
+from mediamesh.api.stream.v1.stream_pb2 import STREAM_EVENT_TYPE_STREAM_START
+from mediamesh.api.stream.v1.stream_service_pb2 import PublishEvent, PublishRequest
 from mediamesh.kit.boundary import checked
 from mediamesh.streams.service import frame_of, is_plain
 from mediamesh.wire.errors import InvalidRequest
@@ -71,6 +72,9 @@ def test_media_that_is_plain_breaks_no_rule(size, media_type, encoding, extra) -
 def test_a_piece_of_text_or_of_media_is_plain_and_other_frames_are_not() -> None:
     assert is_plain(piece())
     assert is_plain(media(b"x"))
+    begin = PublishRequest(event=PublishEvent(sequence=1, event_type=STREAM_EVENT_TYPE_STREAM_START))
+    assert is_plain(begin)
+    checked(begin)
     assert not is_plain(PublishRequest())
     named = media(b"x")
     named.event.payload.data.media.caption = "x"

@@ -26,6 +26,7 @@ _RETRY_SECONDS = 0.2
 # Streams that are opened together, or get their first readers together, are polled and told of together: each poll
 # names all streams.
 _PAUSE_SECONDS = 0.005
+_PAUSE_A_STREAM = 20e-6
 # A stream to which this replica appended so lately is fed by itself; asking the store too would read each event twice.
 _OWN_SECONDS = 1.0
 
@@ -54,6 +55,7 @@ class Hub:
         self._store = store
         self._replica = replica
         self._room = Room()
+        self._claimed: dict[str, tuple[float, int]] = {}
         self._loop = asyncio.get_running_loop()
 
     async def poll(self) -> None:
@@ -82,7 +84,7 @@ class Hub:
             for news in polled.news:
                 self._tell(news)
             if not polled.entries:
-                await asyncio.sleep(_PAUSE_SECONDS)
+                await asyncio.sleep(max(_PAUSE_SECONDS, len(positions) * _PAUSE_A_STREAM))
 
     def feed(self, stream_id: str, events: list[Event], *, after: int, newest: int, ended: bool) -> None:
         """Deliver events that this replica has appended: all after a position up to the newest."""
@@ -90,8 +92,15 @@ class Hub:
             tail.fed = self._loop.time()
             tail.push(events, after=after, newest=newest, ended=ended)
 
+    def claim(self, stream_id: str, newest: int) -> None:
+        """Note that a producer of the stream came here, to follow the newest event; what it sends is not asked for."""
+        self._claimed[stream_id] = self._loop.time(), newest
+        if tail := self.tails.get(stream_id):
+            self._apply_claim(tail)
+
     async def disown(self, stream_id: str) -> None:
         """Note that no producer of the stream is here any more."""
+        self._claimed.pop(stream_id, None)
         if (tail := self.tails.get(stream_id)) and not tail.ended:
             tail.fed = float("-inf")
             await self._wake()
@@ -111,11 +120,12 @@ class Hub:
         is_new = tail is None
         if tail is None:
             tail = self.tails[stream_id] = Tail(stored, self._loop, self._room)
+            self._apply_claim(tail)
         else:
             tail.advance(stored.stream.last_sequence, ended=stored.stream.HasField("end"))
         tail.users += 1
         try:
-            if is_new and not tail.ended:
+            if is_new and not tail.ended and self._loop.time() - tail.fed > _OWN_SECONDS:
                 await self._wake()
             yield tail
         finally:
@@ -149,6 +159,11 @@ class Hub:
             tail.fed = float("-inf")
             await self.look(tail, 0)
 
+    def _apply_claim(self, tail: Tail) -> None:
+        if claim := self._claimed.get(tail.stream_id):
+            tail.fed, newest = claim
+            tail.advance(newest, ended=False)
+
     async def _wake(self) -> None:
         try:
             await self._store.wake()
@@ -156,9 +171,12 @@ class Hub:
             _LOG.debug("%s", error)  # the poll fails too, and takes the new tail with it when it tries again
 
     def _tell(self, news: News) -> None:
-        tail = self.tails.get(news.stream.stream_id)
-        if tail is not None and news.kind == "ended":
+        stream_id = news.stream.stream_id
+        tail = self.tails.get(stream_id)
+        if news.kind == "taken" and news.replica != self._replica:
+            self._claimed.pop(stream_id, None)
+            if tail is not None:
+                tail.fed = float("-inf")
+        elif news.kind == "ended" and tail is not None:
             tail.advance(news.stream.last_sequence, ended=True)
-        elif tail is not None and news.kind == "taken" and news.replica != self._replica:
-            tail.fed = float("-inf")
         self.bulletin.post(news)

@@ -68,6 +68,7 @@ class Publication:
 
     async def __aenter__(self) -> Self:
         COUNTS.publishers += 1
+        self._hub.claim(self._stream_id, self.opened.last_sequence)
         self._committing = asyncio.create_task(self._commit())
         return self
 
