@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from mediamesh.models.errors import BadWeights, ManifestError, PullFailed
-from mediamesh.models.manifest import ShippedFile, UrlFile
+from mediamesh.models.manifest import PackageFile, ShippedFile, UrlFile
 from mediamesh.models.store import State
 from mediamesh.wire.errors import ChecksumMismatch, NotFound
 from tests.models.test_download import Notes
@@ -101,9 +101,7 @@ def test_another_entry_makes_a_model_outdated_and_a_pull_replaces_it(opened, tin
     net = model("net", tiny)
     opened(net)[0].pull([net])
     files = {**net.files, "more.txt": ""}
-    changed = replace(
-        net, sources={**net.sources, "more.txt": replace(net.sources["model.onnx"], file="tiny/more.txt")}
-    )
+    changed = replace(net, sources={**net.sources, "more.txt": PackageFile(tiny, "tiny/more.txt")})
     changed = replace(changed, files=files)
     store, _ = opened(changed)
     assert store.state(changed) is State.OUTDATED
@@ -201,7 +199,7 @@ def test_a_result_of_other_bytes_is_refused(opened, tiny) -> None:
 
 def test_a_member_that_is_not_in_the_wheel_is_named(opened, tiny) -> None:
     net = model("net", tiny)
-    gone = replace(net, sources={"model.onnx": replace(net.sources["model.onnx"], file="tiny/gone.onnx")})
+    gone = replace(net, sources={"model.onnx": PackageFile(tiny, "tiny/gone.onnx")})
     store, _ = opened(gone)
     with pytest.raises(BadWeights, match=r"there is no file tiny/gone\.onnx in it"):
         store.pull([gone])

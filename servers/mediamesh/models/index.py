@@ -42,6 +42,7 @@ class Index(Protocol):
             PullFailed: one is not offered, or the index cannot be reached.
             ChecksumMismatch: the index offers another file than the one pinned.
         """
+        ...
 
 
 class PipIndex:
