@@ -16,6 +16,10 @@ class Settings(ServerSettings):
 
     section: ClassVar[str] = "inference"
 
+    event_loop: Literal["asyncio", "uvloop"] = Field(
+        default="uvloop",
+        description="Loop of the process; uvloop, which costs a tenth less a small request, where it is there.",
+    )
     model_repository: DirectoryPath = Field(
         description="Directory of the models, in Triton's layout: NAME/config.pbtxt and NAME/VERSION/model.onnx."
     )
