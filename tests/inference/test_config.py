@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import re
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -14,7 +16,7 @@ from mediamesh.api.inference.v2 import model_config_pb2 as pb
 from mediamesh.client import connect
 from mediamesh.client.inference import InferenceClient
 from mediamesh.inference.config import LoadError, read_config
-from mediamesh.inference.fields import SUPPORTED
+from mediamesh.inference.fields import ONNXRUNTIME, PARAMETERS, SUPPORTED
 from mediamesh.inference.repository import open_repository
 from mediamesh.inference.session import Session
 from mediamesh.inference.settings import Settings
@@ -167,9 +169,17 @@ def test_a_configuration_beyond_any_size_is_refused(tmp_path) -> None:
         read_config(path)
 
 
+def test_every_supported_field_is_in_the_table_of_the_docs() -> None:
+    table = (Path(__file__).parents[2] / "docs" / "inference.md").read_text().partition("## config.pbtxt")[2]
+    named = {path.partition(".")[0] for path in SUPPORTED[ONNXRUNTIME]} - {"response_cache", "model_transaction_policy"}
+    assert {
+        name for name in {*(name.partition("[")[0] for name in named), *PARAMETERS} if f"`{name}" not in table
+    } == set()
+
+
 def test_every_supported_field_exists() -> None:
     for path in itertools.chain.from_iterable(SUPPORTED.values()):
-        message = pb.ModelConfig.DESCRIPTOR
+        message: Any = pb.ModelConfig.DESCRIPTOR
         for part in re.sub(r"\[.*\]", "", path).split("."):
             field = message.fields_by_name[part]
             message = field.message_type

@@ -13,7 +13,9 @@ import pytest
 
 from mediamesh.client import connect
 from mediamesh.client.inference import InferenceClient
-from mediamesh.wire.errors import FailedPrecondition, NotFound
+from mediamesh.inference.repository import open_repository
+from mediamesh.inference.settings import Settings
+from mediamesh.wire.errors import FailedPrecondition, NotFound, Unavailable
 from tests.inference import models
 from tests.inference.conftest import inference_server
 
@@ -179,6 +181,25 @@ async def test_polling_follows_the_repository(tmp_path) -> None:
         await until(followed)
         with pytest.raises(FailedPrecondition, match="model_control is 'poll'"):
             await client.models.load("scale")
+
+
+async def test_a_server_that_stops_while_it_loads_does_not_wait_for_it(tmp_path, gate) -> None:
+    models.add_model(tmp_path, "scale", models.times(1))
+    settings = Settings(model_repository=tmp_path, model_control="explicit")
+    gate.shut()
+    async with asyncio.timeout(20):
+        async with open_repository(settings) as repository:
+            load = asyncio.create_task(repository.control.load("scale"))
+            await gate.entered()  # it warms up
+        with pytest.raises(Unavailable, match="The server stops"):
+            await load
+
+
+async def test_what_the_block_of_a_repository_raises_comes_out_as_it_is(tmp_path) -> None:
+    models.add_model(tmp_path, "scale", models.times(1))
+    with pytest.raises(ZeroDivisionError):
+        async with open_repository(Settings(model_repository=tmp_path)):
+            raise ZeroDivisionError
 
 
 def resident_megabytes() -> float:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from mediamesh.inference.config import LoadError
 from mediamesh.inference.held import Held, hold
 from mediamesh.inference.source import Override, Source, checked_name, fingerprint, open_source
-from mediamesh.wire.errors import FailedPrecondition, MeshError, NotFound, Overloaded
+from mediamesh.wire.errors import FailedPrecondition, MeshError, NotFound, Overloaded, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -61,6 +61,7 @@ class Control:
         self._waiting: dict[str, int] = {}
         self._room = asyncio.Semaphore(settings.loads_at_once)
         self._poller: asyncio.Task[None] | None = None
+        self._working: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Load what the settings name."""
@@ -73,9 +74,13 @@ class Control:
             self._poller = self._tasks.create_task(self._poll(known))
 
     async def stop(self) -> None:
-        """Unload everything."""
+        """Give up what is being loaded, and unload everything."""
         if self._poller is not None:
             self._poller.cancel()
+        for task in self._working:
+            task.cancel()
+        if self._working:
+            await asyncio.wait(self._working)
         held = [held for versions in self._held.values() for held in versions.values()]
         self._held.clear()
         await asyncio.gather(*(each.retire() for each in held))
@@ -145,7 +150,9 @@ class Control:
             raise Overloaded.retry(f"{waiting} wait to load or unload model {name}.", _RETRY_SECONDS)
         self._waiting[name] = waiting + 1
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._tasks.create_task(self._work(name, work, done))
+        task = self._tasks.create_task(self._work(name, work, done))
+        self._working.add(task)
+        task.add_done_callback(self._working.discard)
         await done
 
     async def _work(self, name: str, work: Work, done: asyncio.Future[None]) -> None:
@@ -153,6 +160,9 @@ class Control:
         try:
             async with turn:
                 await work(done)
+        except asyncio.CancelledError:
+            _settle(done, Unavailable("The server stops."))
+            raise
         except MeshError as error:
             _settle(done, error)
         except Exception:  # noqa: BLE001 - one model's trouble must not end the others

@@ -57,7 +57,11 @@ async def hold(tasks: asyncio.TaskGroup, source: Source, version: int, settings:
     retired = asyncio.Event()
     # The same task enters and leaves the backend's blocks, as a task group in one of them demands.
     keeper = tasks.create_task(_keep(source, version, settings, ready, retired))
-    return Held(await ready, identity, retired, keeper)
+    try:
+        return Held(await ready, identity, retired, keeper)
+    except BaseException:
+        keeper.cancel()  # nobody would ever retire it
+        raise
 
 
 async def _keep(
