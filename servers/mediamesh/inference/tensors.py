@@ -11,7 +11,7 @@ from mediamesh.api.inference.v2 import inference_service_pb2 as pb
 from mediamesh.inference.classification import best_classes
 from mediamesh.inference.shared_memory import Room
 from mediamesh.wire.errors import InvalidRequest
-from mediamesh.wire.tensors import DTYPES, from_contents, from_raw, to_raw
+from mediamesh.wire.tensors import DTYPES, from_contents, from_raw, to_bytes, to_raw
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -183,7 +183,7 @@ class Signature:
                 model_version=version,
                 id=request.id,
                 outputs=map(self._output, bound.outputs, arrays),
-                raw_output_contents=[bytes(to_raw(array)) for array in arrays],
+                raw_output_contents=[to_bytes(array) for array in arrays],
             )
         response = pb.ModelInferResponse(model_name=request.model_name, model_version=version, id=request.id)
         for name, array in zip(bound.outputs, arrays, strict=True):
@@ -191,7 +191,7 @@ class Signature:
                 self._pack(response, name, array, bound.forms[name])
             else:
                 response.outputs.add(name=name, datatype=self.outputs[name].datatype, shape=array.shape)
-                response.raw_output_contents.append(bytes(to_raw(array)))
+                response.raw_output_contents.append(to_bytes(array))
         return response
 
     def _output(self, name: str, array: Array) -> pb.ModelInferResponse.InferOutputTensor:
@@ -224,7 +224,7 @@ class Signature:
         except ValueError as error:
             raise self._invalid("outputs", f"output {name!r} {error}") from None
         response.outputs.add(name=name, datatype="BYTES", shape=classes.shape)
-        response.raw_output_contents.append(bytes(to_raw(classes)))
+        response.raw_output_contents.append(to_bytes(classes))
 
     def _fitting(self, index: int, tensor: Tensor) -> tuple[TensorSpec, tuple[int, ...]]:
         """Return the input that a tensor is for, and its shape, which fits."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["DTYPES", "bf16_to_fp32", "datatype_of", "from_contents", "from_raw", "to_raw"]
+__all__ = ["DTYPES", "bf16_to_fp32", "datatype_of", "from_contents", "from_raw", "to_bytes", "to_raw"]
 
 DTYPES: Mapping[str, np.dtype[Any]] = MappingProxyType(
     {
@@ -88,6 +88,11 @@ def to_raw(array: Array) -> bytes | memoryview:
     if array.dtype.byteorder == ">" or (array.dtype.byteorder == "=" and not _NATIVE):
         array = array.astype(array.dtype.newbyteorder("<"))
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+def to_bytes(array: Array) -> bytes:
+    """Return what `to_raw` does, as bytes of its own."""
+    return array.tobytes() if array.dtype in _AS_IS else bytes(to_raw(array))
 
 
 def from_raw(datatype: str, shape: Sequence[int], raw: bytes | memoryview) -> Array:
