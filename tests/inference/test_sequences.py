@@ -11,7 +11,7 @@ import pytest
 from mediamesh.api.inference.v2 import inference_service_pb2 as pb
 from mediamesh.api.inference.v2.inference_service_pb2_grpc import GRPCInferenceServiceStub
 from mediamesh.client import connect
-from mediamesh.inference import sequences
+from mediamesh.inference import slots
 from mediamesh.wire.errors import (
     DeadlineExceeded,
     FailedPrecondition,
@@ -84,8 +84,8 @@ async def value(call, name: str = "y") -> float:
 
 
 async def test_a_sequence_adds_up_and_a_new_one_begins_anew(stub, key) -> None:
-    async def add(amount: float, **flags: bool) -> float:
-        return await value(stub.ModelInfer(request("accumulator", amount, key, **flags)))
+    async def add(amount: float, *, start: bool = False, end: bool = False) -> float:
+        return await value(stub.ModelInfer(request("accumulator", amount, key, start=start, end=end)))
 
     assert [await add(1, start=True), await add(2), await add(3, end=True)] == [1, 3, 6]
     assert [await add(10, start=True), await add(1, end=True)] == [10, 11]
@@ -288,8 +288,8 @@ class Counter:
 
 async def test_sequences_are_counted_while_they_are_there_and_by_how_they_end(tmp_path, monkeypatch) -> None:
     there, ended = Counter("state"), Counter("reason")
-    monkeypatch.setattr(sequences, "_ACTIVE", there)
-    monkeypatch.setattr(sequences, "_ENDED", ended)
+    monkeypatch.setattr(slots, "_ACTIVE", there)
+    monkeypatch.setattr(slots, "_ENDED", ended)
     async with a_server(tmp_path, made.total(), f"direct {{}} {STATE}", most=1, idle=0.05) as stub:
         await stub.ModelInfer(request("m", 1, 1, start=True))
         # This one has to wait for the slot.
@@ -304,7 +304,7 @@ async def test_sequences_are_counted_while_they_are_there_and_by_how_they_end(tm
 async def test_a_model_with_state_is_counted_like_any_other(stub, key) -> None:
     async def count() -> int:
         answer = await stub.ModelStatistics(pb.ModelStatisticsRequest(name="history"))
-        return answer.model_stats[0].inference_count
+        return int(answer.model_stats[0].inference_count)
 
     before = await count()
     await stub.ModelInfer(request("history", 1, key, start=True, end=True, shape=(1,)))

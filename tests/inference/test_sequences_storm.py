@@ -36,9 +36,8 @@ def schedulers(monkeypatch):
 
 
 def is_empty(scheduler: SequenceScheduler) -> bool:
-    return not (
-        scheduler._live or scheduler._in_progress or scheduler._backlog or scheduler._idle or scheduler._waiting_bytes
-    )
+    slots = scheduler.slots
+    return not (slots._live or slots.active or slots.waiting or slots._idle or scheduler._waiting_bytes)
 
 
 async def until(condition) -> None:
@@ -128,7 +127,7 @@ async def test_restarts_without_end_do_not_pile_up(tmp_path, schedulers) -> None
             float(tensor(answer.infer_response, "y")[0, 0]) async for answer in stub.ModelStreamInfer(each(*sent))
         ]
         assert values == list(range(2000))
-        assert len(schedulers[0]._in_progress) == 1
+        assert schedulers[0].slots.active == 1
 
 
 DYING = """
@@ -168,12 +167,12 @@ async def test_a_caller_that_is_killed_frees_its_slots_and_harms_nobody(tmp_path
         assert await process.stdout.readline() == b"sent\n"
         await gate.entered()
         await until(lambda: schedulers[0]._waiting == 19)
-        assert len(schedulers[0]._backlog) == 1
+        assert schedulers[0].slots.waiting == 1
         process.kill()
         await process.wait()
         await until(lambda: not schedulers[0]._waiting)
         gate.open()
-        await until(lambda: len(schedulers[0]._in_progress) == 1)
+        await until(lambda: schedulers[0].slots.active == 1)
         answer = await stub.ModelInfer(request("m", 6, "survivor", end=True))
         assert tensor(answer, "y").tolist() == [[11]]
         with pytest.raises(InvalidRequest, match=r"must specify the START flag.*a request of it was cancelled"):
