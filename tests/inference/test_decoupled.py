@@ -160,6 +160,7 @@ async def test_a_server_that_stops_finishes_what_it_has_begun(tmp_path) -> None:
         async with app(settings) as part, serving(settings, part) as port, connect(f"127.0.0.1:{port}") as channel:
             call = GRPCInferenceServiceStub(channel).ModelStreamInfer(_without_end(request(300, ask=True)))
             await call.read()
+            assert part.drain is not None
             await part.drain()
             assert await _count(call) == 300
         assert loaded[0].cancelled == 0

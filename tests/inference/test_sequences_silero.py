@@ -52,7 +52,7 @@ def expected(audio: np.ndarray) -> np.ndarray:
         window = np.concatenate([context, frame])[None]
         speech, state = session.run(None, {"input": window, "state": state, "sr": np.array(16_000)})
         context = frame[-64:]
-        told.append(speech[0, 0])
+        told.append(np.asarray(speech)[0, 0])
     return np.array(told)
 
 

@@ -43,11 +43,17 @@ async def order_of_answers(channel, gate, metadata, *requests) -> list[str]:
     await gate.entered()
     async with asyncio.timeout(20):
         if dict(metadata).get(HEADER) in {"ready", "model"}:
-            got.append((await call.read()).infer_response.id)
+            got.append(await id_of_next(call))
         gate.open()
         async for answer in call:
             got.append(answer.infer_response.id)
     return got
+
+
+async def id_of_next(call) -> str:
+    answer = await call.read()
+    assert isinstance(answer, pb.ModelStreamInferResponse)
+    return answer.infer_response.id
 
 
 async def _each(requests):
@@ -87,7 +93,7 @@ async def test_an_error_ends_the_stream_with_its_status_where_that_was_asked_for
     call = GRPCInferenceServiceStub(channel).ModelStreamInfer(
         _each(requests), metadata=(("triton_grpc_error", "true"),)
     )
-    assert (await call.read()).infer_response.id == "good"
+    assert await id_of_next(call) == "good"
     with pytest.raises(InvalidRequest, match=r"expected \[-1, 2\]"):
         async for _ in call:
             pass

@@ -108,7 +108,9 @@ async def test_a_slow_reader_of_large_answers_holds_the_reading(tmp_path) -> Non
     ):
         stub = GRPCInferenceServiceStub(channel)
         call = stub.ModelStreamInfer(requests())
-        assert (await call.read()).infer_response.id == "0"
+        first = await call.read()
+        assert isinstance(first, pb.ModelStreamInferResponse)
+        assert first.infer_response.id == "0"
         before, ran = -1, 0
         async with asyncio.timeout(30):
             while before != ran:
