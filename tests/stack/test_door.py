@@ -278,7 +278,7 @@ async def test_an_unknown_query_parameter_is_refused(http) -> None:
 
 
 async def test_an_address_where_nothing_is_says_so(http) -> None:
-    for path in ("/v1/everything", "/v2/everything"):
+    for path in ("/v1/everything", "/api/v1/everything"):
         async with http.get(path) as answer:
             assert answer.status == 404
             assert (await answer.json())["code"] == 5
