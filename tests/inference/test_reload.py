@@ -17,6 +17,7 @@ from mediamesh.inference.repository import open_repository
 from mediamesh.inference.settings import Settings
 from mediamesh.wire.errors import FailedPrecondition, NotFound, Unavailable
 from tests.inference import models
+from tests.inference import sequence_models as sequences
 from tests.inference.conftest import inference_server
 
 ONES = np.ones((1, 2), np.float32)
@@ -181,6 +182,26 @@ async def test_polling_follows_the_repository(tmp_path) -> None:
         await until(followed)
         with pytest.raises(FailedPrecondition, match="model_control is 'poll'"):
             await client.models.load("scale")
+
+
+async def test_a_sequence_goes_on_where_it_began_while_others_begin_on_the_new_model(tmp_path) -> None:
+    state = 'state { input_name: "state" output_name: "state_next" data_type: TYPE_FP32 dims: [ 1 ] }'
+    sequences.add_sequence_model(tmp_path, "total", sequences.total(), f"oldest {{}} {state}")
+    async with served(tmp_path) as client, client.sequence("total") as old, client.sequence("total") as new:
+
+        async def add(sequence, value: float, *, last: bool = False) -> float:
+            return float((await sequence.infer({"x": np.full((1, 1), value, np.float32)}, last=last))["y"][0, 0])
+
+        assert await add(old, 10) == 10
+        config = tmp_path / "total" / "config.pbtxt"
+        config.write_text(config.read_text().replace("max_batch_size: 8", "max_batch_size: 4"))
+        await client.models.load("total")
+        assert (await client.models.config("total")).max_batch_size == 4
+        assert await add(new, 1) == 1
+        assert await add(old, 10) == 20
+        assert await add(new, 1) == 2
+        assert await add(old, 10, last=True) == 30
+        assert await add(new, 1, last=True) == 3
 
 
 async def test_a_server_that_stops_while_it_loads_does_not_wait_for_it(tmp_path, gate) -> None:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 from mediamesh.inference.config import LoadError
 from mediamesh.inference.held import Held, hold
+from mediamesh.inference.loading import in_a_thread
+from mediamesh.inference.memory import give_back
 from mediamesh.inference.source import Override, Source, checked_name, fingerprint, open_source
 from mediamesh.wire.errors import FailedPrecondition, MeshError, NotFound, Overloaded, Unavailable
 
@@ -211,6 +213,8 @@ class Control:
         except LoadError as error:
             self._refuse(name, version, error)
             return error
+        # A sequence that is in progress on another goes on there.
+        held.model.earlier.extend(other.model for other in self._held[name].values())
         self._held[name][version] = held
         self._repository.offer(held.model)
         return before
@@ -230,7 +234,13 @@ class Control:
     async def _retire(self, name: str, left: Iterable[Held]) -> None:
         """Free what no request finds any more, once it has served what it had."""
         versions = {held: held.model.version for held in left}
-        await asyncio.gather(*(held.retire() for held in versions))
+        gone = {id(held.model) for held in versions}
+        staying = self._held.get(name, {}).values()
+        await asyncio.gather(*(held.retire(replaced=bool(staying)) for held in versions))
+        for held in staying:
+            held.model.earlier[:] = [model for model in held.model.earlier if id(model) not in gone]
+        if gone:  # and nothing refers to their sessions any more
+            await in_a_thread("memory", give_back)
         for version in set(versions.values()).difference(self._held.get(name, ())):
             self._repository.mark(name, version, UNAVAILABLE, _UNLOADED)
         if not self._held.get(name, True):

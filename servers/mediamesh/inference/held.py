@@ -7,8 +7,6 @@ import logging
 from typing import TYPE_CHECKING
 
 from mediamesh.inference.config import LoadError
-from mediamesh.inference.loading import in_a_thread
-from mediamesh.inference.memory import give_back
 from mediamesh.inference.model import Model, loaded
 from mediamesh.wire.errors import MeshError
 
@@ -21,6 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["Held", "hold"]
 
 _LOG = logging.getLogger(__name__)
+# A sequence may end by its last request or by idleness; who waits for that looks now and then.
+_LOOK_SECONDS = 0.02
 
 
 class Held:
@@ -31,19 +31,24 @@ class Held:
         identity: Equal to that of another source's version if that would be just the same.
     """
 
-    def __init__(self, model: Model, identity: Hashable, retired: asyncio.Event, keeper: asyncio.Task[None]) -> None:
+    def __init__(
+        self, model: Model, identity: Hashable, retired: asyncio.Future[bool], keeper: asyncio.Task[None]
+    ) -> None:
         self.model = model
         self.identity = identity
         self._retired = retired
         self._keeper = keeper
 
-    async def retire(self) -> None:
-        """Let it serve what has begun, then free it; returns when that is done. It cannot be used any more."""
-        self._retired.set()
+    async def retire(self, *, replaced: bool = False) -> None:
+        """Let it serve what has begun, then free it; returns when that is done. It cannot be used any more.
+
+        Args:
+            replaced: Requests find another in its place; sequences that are in progress here go on here.
+        """
+        if not self._retired.done():
+            self._retired.set_result(replaced)
         await asyncio.wait([self._keeper])
-        # What refers to the sessions must be gone before the memory is given back.
-        del self.model
-        await in_a_thread("memory", give_back)
+        del self.model  # which refers to the sessions
 
 
 async def hold(tasks: asyncio.TaskGroup, source: Source, version: int, settings: Settings) -> Held:
@@ -54,7 +59,7 @@ async def hold(tasks: asyncio.TaskGroup, source: Source, version: int, settings:
     """
     identity = await asyncio.to_thread(source.identity, version)
     ready: asyncio.Future[Model] = asyncio.get_running_loop().create_future()
-    retired = asyncio.Event()
+    retired: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
     # The same task enters and leaves the backend's blocks, as a task group in one of them demands.
     keeper = tasks.create_task(_keep(source, version, settings, ready, retired))
     try:
@@ -65,15 +70,15 @@ async def hold(tasks: asyncio.TaskGroup, source: Source, version: int, settings:
 
 
 async def _keep(
-    source: Source, version: int, settings: Settings, ready: asyncio.Future[Model], retired: asyncio.Event
+    source: Source, version: int, settings: Settings, ready: asyncio.Future[Model], retired: asyncio.Future[bool]
 ) -> None:
     label = f"{source.directory.name}/{version}"
     with source:
         try:
             async with loaded(source.directory, version, source.config, settings) as model:
                 ready.set_result(model)
-                await retired.wait()
-                if not await model.uses.ended(settings.unload_seconds):
+                replaced = await retired
+                if not await _ended(model, settings.unload_seconds, sequences=replaced):
                     _LOG.warning("model %s is unloaded, requests run after %g s", label, settings.unload_seconds)
         except Exception as error:  # noqa: BLE001 - one model's trouble must not end the others
             if ready.done():
@@ -83,6 +88,19 @@ async def _keep(
         finally:
             if not ready.done():
                 ready.cancel()
+
+
+async def _ended(model: Model, seconds: float, *, sequences: bool) -> bool:
+    """Wait until a model serves nothing any more; tell whether that came in time."""
+    until = asyncio.get_running_loop().time() + seconds
+    while await model.uses.ended(until - asyncio.get_running_loop().time()):
+        slots = model.sequences
+        if not sequences or slots is None or not slots.active + slots.waiting:
+            return True
+        await asyncio.sleep(_LOOK_SECONDS)
+        if asyncio.get_running_loop().time() > until:
+            return False
+    return False
 
 
 def _load_error(label: str, error: Exception) -> LoadError:

@@ -11,6 +11,7 @@ from mediamesh.inference.fields import DECODER, ONNXRUNTIME
 from mediamesh.inference.onnx_backend import open_onnx
 from mediamesh.inference.scheduling import Call
 from mediamesh.inference.sequence_parameters import sequence_mark
+from mediamesh.inference.sequences import SequenceScheduler
 from mediamesh.inference.uses import Uses
 from mediamesh.wire.errors import NotImplementedByServer
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from mediamesh.inference.backend import Backend, Open
     from mediamesh.inference.settings import Settings
     from mediamesh.inference.shared_memory import SharedMemory
+    from mediamesh.inference.slots import Slots
     from mediamesh.inference.tensors import Bound
     from mediamesh.wire.infer_request import InferRequest
 
@@ -60,7 +62,7 @@ async def loaded(
         yield Model(backend, version)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Model:
     """One version of a model, ready to run.
 
@@ -68,11 +70,13 @@ class Model:
         backend: What runs it.
         version: Its version.
         uses: The requests that it serves: it is not unloaded before they have their answers.
+        earlier: The models on which sequences may be in progress whose next requests find this one in their place.
     """
 
     backend: Backend
     version: int
     uses: Uses = field(default_factory=Uses)
+    earlier: list[Model] = field(default_factory=list)
 
     @property
     def config(self) -> config_pb.ModelConfig:
@@ -88,6 +92,12 @@ class Model:
     def decoupled(self) -> bool:
         """Whether a request may have any number of answers."""
         return self.config.model_transaction_policy.decoupled
+
+    @property
+    def sequences(self) -> Slots | None:
+        """Its sequences in progress, where it has any at all."""
+        scheduler = self.backend.scheduler
+        return scheduler.slots if isinstance(scheduler, SequenceScheduler) else None
 
     async def infer(
         self, request: InferRequest, seconds: float | None, memory: SharedMemory | None = None
@@ -106,6 +116,8 @@ class Model:
             DeadlineExceeded: the time passed in the queue.
             MeshError: the model failed.
         """
+        if self.earlier and (model := self._begun_on(request.message)) is not None:
+            return await model.infer(request, seconds, memory)
         if self.decoupled:
             raise NotImplementedByServer(
                 f"Model {self.name} is decoupled: a request may have any number of answers; use ModelStreamInfer.",
@@ -136,6 +148,17 @@ class Model:
         return pb.ModelMetadataResponse(
             name=self.config.name, platform=self.config.platform, inputs=inputs, outputs=outputs
         )
+
+    def _begun_on(self, message: pb.ModelInferRequest) -> Model | None:
+        """Return the earlier model on which a request's sequence is in progress: its state is there."""
+        mark = sequence_mark(message.parameters)
+        if mark is None or mark.start:
+            return None
+        for model in self.earlier:
+            same = not message.model_version or model.version == self.version
+            if same and model.sequences is not None and model.sequences.find(mark.key) is not None:
+                return model
+        return None
 
     def _response(self, message: pb.ModelInferRequest, bound: Bound, arrays: list[Array]) -> pb.ModelInferResponse:
         return self.backend.signature.response(message, str(self.version), bound, arrays)
