@@ -131,7 +131,10 @@ class Store:
         failures: dict[str, MeshError] = {}
         for model in wanted:
             try:
-                with disk_errors(f"make {model.name}", self.cache.root), self.cache.locked(model.name, self._watcher):
+                with (
+                    disk_errors(f"make {model.name}", self.cache.root / "work"),
+                    self.cache.locked(model.name, self._watcher),
+                ):
                     if again or self.state(model) is not State.HERE:  # another process may have made it
                         self._make(model, urls)
             except MeshError as error:
