@@ -172,6 +172,17 @@ async def test_a_long_prompt_does_not_stall_those_that_generate(client, steps) -
     await running
 
 
+async def test_what_prompts_begin_with_alike_is_read_once(client, steps) -> None:
+    common = "Once upon a time there was "
+    alone = await text(client, common + "a hen", max_tokens=20)
+    running = asyncio.ensure_future(text(client, common + "an ox", max_tokens=400))
+    await steps.reached(len(steps.batches) + 1)
+    del steps.prompts[:]
+    assert await text(client, common + "a hen", max_tokens=20) == alone
+    assert sum(steps.prompts) == len("a hen") - len("a")
+    await running
+
+
 async def test_two_hundred_requests_at_once_all_get_their_own(client) -> None:
     prompts = [f"number {index}" for index in range(200)]
     got = await asyncio.gather(*(text(client, prompt, max_tokens=8) for prompt in prompts))

@@ -70,10 +70,14 @@ class Cache:
         """Return a view of some rows of a tensor [count, heads, capacity, head]."""
         return self._arrays[name][first : first + count]
 
-    def move(self, source: int, target: int, tokens: int) -> None:
-        """Copy the first tokens of a row into another, and give the row back."""
+    def copy(self, source: int, target: int, tokens: int) -> None:
+        """Copy the first tokens of a row into another."""
         for array in self._arrays.values():
             array[target, :, :tokens] = array[source, :, :tokens]
+
+    def move(self, source: int, target: int, tokens: int) -> None:
+        """Copy the first tokens of a row into another, and give the row back."""
+        self.copy(source, target, tokens)
         self.release(source)
 
     def release(self, row: int) -> None:

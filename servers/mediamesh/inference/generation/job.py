@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from mediamesh.inference.generation.sampling import Sampler, Sampling
 
@@ -58,6 +60,7 @@ class Job:
         last: The last of them.
         row: Its row in the cache.
         sampler: Chooses its tokens.
+        ids: The prompt as an array.
     """
 
     prompt: list[int]
@@ -75,8 +78,10 @@ class Job:
     last: int = 0
     row: int = 0
     sampler: Sampler = field(init=False)
+    ids: np.ndarray[Any, np.dtype[np.int64]] = field(init=False)
 
     def __post_init__(self) -> None:
+        self.ids = np.array(self.prompt, np.int64)
         self.sampler = Sampler(self.sampling, self.prompt)
 
     @property

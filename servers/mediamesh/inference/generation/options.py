@@ -108,8 +108,8 @@ def read_facts(file: Path) -> Facts:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise LoadError(f"{file}: {error}") from error
-    if not isinstance(content, dict) or (unknown := set(content) - {"context_tokens", "end_token_ids", "chat"}):
-        raise LoadError(f"{file}: expected an object of context_tokens, end_token_ids and chat, not {unknown}.")
+    if not isinstance(content, dict) or set(content) - {"context_tokens", "end_token_ids", "chat"}:
+        raise LoadError(f"{file}: expected an object of context_tokens, end_token_ids and chat, and nothing else.")
     context, ends, chat = (content.get(name) for name in ("context_tokens", "end_token_ids", "chat"))
     if not isinstance(context, int) or isinstance(context, bool) or not 2 <= context <= _MOST_CONTEXT:
         raise LoadError(f"{file}: context_tokens: {context!r}, expected 2 to {_MOST_CONTEXT}.")
