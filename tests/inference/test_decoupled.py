@@ -10,6 +10,7 @@ import pytest
 from mediamesh.api.inference.v2 import inference_service_pb2 as pb
 from mediamesh.api.inference.v2.inference_service_pb2_grpc import GRPCInferenceServiceStub
 from mediamesh.client import connect
+from mediamesh.client.inference import InferenceClient
 from mediamesh.inference.app import app
 from mediamesh.inference.settings import Settings
 from mediamesh.kit.serve import serving
@@ -127,6 +128,16 @@ async def test_a_model_with_one_answer_ignores_the_wish_for_an_empty_one(stub) -
     (answer,) = await answers(stub, plain)
     assert final(answer)
     assert answer.infer_response.outputs
+
+
+@pytest.mark.parametrize("times", [0, 3])
+async def test_our_own_client_knows_the_end(server, times) -> None:
+    inputs = {"x": np.ones(2, np.float32), "times": np.array([times], np.int32)}
+    async with InferenceClient(server[1]) as client:
+        assert [int(answer["index"][0]) async for answer in client.stream("repeat", inputs)] == list(range(times))
+        with pytest.raises(MeshError, match="failed after 1 answers"):
+            async for _ in client.stream("repeat", {**inputs, "times": np.array([-1], np.int32)}):
+                pass
 
 
 async def test_a_slow_reader_holds_the_model_and_leaving_stops_it(server, stub) -> None:

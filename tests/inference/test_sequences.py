@@ -11,6 +11,7 @@ import pytest
 from mediamesh.api.inference.v2 import inference_service_pb2 as pb
 from mediamesh.api.inference.v2.inference_service_pb2_grpc import GRPCInferenceServiceStub
 from mediamesh.client import connect
+from mediamesh.client.inference import InferenceClient
 from mediamesh.inference import slots
 from mediamesh.wire.errors import (
     DeadlineExceeded,
@@ -137,6 +138,12 @@ async def test_a_second_start_begins_anew(stub, key) -> None:
     assert answers == [1, 3, 5, 11]
 
 
+async def test_our_own_client_has_a_block_for_a_sequence(channel) -> None:
+    async with InferenceClient(channel) as client, client.sequence("plain_total") as sequence:
+        totals = [await sequence.infer({"x": np.full((1, 1), number, np.float32)}) for number in (1, 2, 3)]
+    assert [float(total["y"][0, 0]) for total in totals] == [1, 3, 6]
+
+
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
@@ -200,6 +207,16 @@ async def test_requests_of_one_sequence_keep_their_order_and_different_ones_shar
     assert totals == {"1": [1, 11, 111, 1111], **{str(k): [10 * k, 110 * k, 1110 * k] for k in (2, 3, 4)}}
     assert gate.batches[0] == 1
     assert max(gate.batches) >= 3
+
+
+async def test_a_batch_waits_for_the_share_of_its_slots_that_was_asked_for(tmp_path, gate) -> None:
+    strategy = "direct { minimum_slot_utilization: 1 max_queue_delay_microseconds: 60000000 }"
+    async with a_server(tmp_path, made.total(), f"{strategy} {STATE}", most=3) as stub:
+        gate.shut()
+        gate.open()
+        asked = [value(stub.ModelInfer(request("m", key, key, start=True, end=True))) for key in (1, 2, 3)]
+        assert await asyncio.gather(*asked) == [1, 2, 3]
+    assert gate.batches == [3]
 
 
 async def test_sequences_beyond_the_slots_wait_until_one_ends(tmp_path) -> None:
