@@ -207,16 +207,15 @@ class InferenceEdgeServicer:
     async def _collected(self, requests: AsyncIterator[bytes], context: Context) -> tuple[str, str, memoryview]:
         """Return what the address says, and the whole body, which comes in pieces."""
         _check_encoding(context)
-        name, version, size = "", "", 0
-        collected: list[bytes] = []
+        name, version = "", ""
+        body = bytearray()
         async for data in requests:
             request = _parsed(edge_pb.InferenceEdgeRequest, data)
             name, version = name or request.name, version or request.version
-            size += len(request.body.data)
-            if size > self._most_bytes:
+            if len(body) + len(request.body.data) > self._most_bytes:
                 raise MediaTooLarge(f"model {name}: the body has more than {self._most_bytes} bytes.", model=name)
-            collected.append(request.body.data)
-        return name, version, memoryview(b"".join(collected))
+            body += request.body.data
+        return name, version, memoryview(body)
 
     async def _generated(self, request: Request, context: Context) -> AsyncGenerator[dict[str, Any]]:
         given = self._object(request, context, f"model {request.name}")
