@@ -208,6 +208,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--out", type=Path, default=ROOT / ".mediamesh" / "benchmarks")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that no server outlives it
     if unknown := set(options.servers) - set(PEERS):
         parser.error(f"no peer {', '.join(sorted(unknown))}; there are {', '.join(PEERS)}")
     options.out.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,8 @@ from mediamesh.wire.infer_request import STATUS_PARAMETER
 from mediamesh.wire.tensors import bf16_to_fp32, from_contents, from_raw
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     import numpy as np
 
     from mediamesh.api.inference.v2 import inference_service_pb2 as pb
@@ -28,12 +30,16 @@ _FINAL = "triton_final_response"
 class Answer(dict[str, "Array"]):
     """The outputs of one answer by name; read-only. BYTES come as object arrays of bytes, BF16 as float32.
 
+    Args:
+        response: The answer.
+        elsewhere: Outputs that lie in the caller's own memory, and are left out.
+
     Attributes:
         message: The answer as it travelled: the version that ran, parameters, and the tensors' names and shapes.
     """
 
-    def __init__(self, response: pb.ModelInferResponse) -> None:
-        super().__init__(_arrays(response))
+    def __init__(self, response: pb.ModelInferResponse, elsewhere: Collection[str] = ()) -> None:
+        super().__init__(_arrays(response, elsewhere))
         self.message = response
 
 
@@ -53,14 +59,18 @@ def error_of(response: pb.ModelStreamInferResponse) -> MeshError:
     return MeshError(response.error_message)
 
 
-def _arrays(response: pb.ModelInferResponse) -> dict[str, Array]:
-    raw = iter(response.raw_output_contents)
-    arrays = {}
+def _arrays(response: pb.ModelInferResponse, elsewhere: Collection[str]) -> dict[str, Array]:
+    arrays, raw = {}, response.raw_output_contents
+    # Triton sends an empty entry for an output that lies elsewhere.
+    skips = len(raw) == len(response.outputs)
+    contents = iter(raw)
     for output in response.outputs:
-        if "shared_memory_region" in output.parameters:
-            continue  # it lies in the caller's own memory
-        if response.raw_output_contents:
-            array = from_raw(output.datatype, output.shape, next(raw))
+        if output.name in elsewhere:
+            if skips:
+                next(contents)
+            continue
+        if raw:
+            array = from_raw(output.datatype, output.shape, next(contents))
         else:
             array = from_contents(output.datatype, output.shape, output.contents)
         arrays[output.name] = bf16_to_fp32(array) if output.datatype == "BF16" else array

@@ -122,7 +122,7 @@ class InferenceClient:
             Unavailable: no server can be reached, or the streams broke off before the answer; may be repeated.
         """
         request = request_of(model, inputs, version=version, outputs=outputs, priority=priority, parameters=parameters)
-        return Answer(await self._once(request, Server.ask, timeout, _shared(inputs, outputs)))
+        return Answer(await self._once(request, Server.ask, timeout, _shared(inputs, outputs)), _elsewhere(outputs))
 
     async def infer_alone(
         self,
@@ -140,7 +140,7 @@ class InferenceClient:
         It costs more than a place on the stream, and cancelling it takes the request out of the server's queue.
         """
         request = request_of(model, inputs, version=version, outputs=outputs, priority=priority, parameters=parameters)
-        return Answer(await self._once(request, Server.call, timeout, _shared(inputs, outputs)))
+        return Answer(await self._once(request, Server.call, timeout, _shared(inputs, outputs)), _elsewhere(outputs))
 
     async def stream(
         self,
@@ -176,7 +176,7 @@ class InferenceClient:
                         async for response in responses:
                             has_begun = True
                             if response.outputs or not is_final(response):
-                                yield Answer(response)
+                                yield Answer(response, _elsewhere(outputs))
             except MeshError as error:
                 if has_begun:
                     raise
@@ -267,3 +267,9 @@ def _shared(inputs: Inputs, outputs: Outputs) -> list[object]:
     """Return the tensors that lie in shared memory."""
     wanted = outputs.values() if isinstance(outputs, Mapping) else ()
     return [tensor for tensor in (*inputs.values(), *wanted) if isinstance(tensor, SharedTensor)]
+
+
+def _elsewhere(outputs: Outputs) -> list[str]:
+    """Return the names of the outputs that go into shared memory."""
+    wanted = outputs.items() if isinstance(outputs, Mapping) else ()
+    return [name for name, how in wanted if isinstance(how, SharedTensor)]
