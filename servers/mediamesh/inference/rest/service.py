@@ -91,10 +91,7 @@ class InferenceEdgeServicer:
 
     async def ModelInfer(self, requests: AsyncIterator[bytes], context: Context) -> AsyncGenerator[HttpBody]:
         """Run a model once."""
-        name, version, body = await self._collected(requests, context)
-        wanted = self._wanted(name, version, body, context)
-        response = await self._server.runner.infer(wanted.request, time_left(context))
-        head, binary = infer_answer(response, wanted)
+        head, binary = await self._inferred(requests, context)
         if binary:
             await context.send_initial_metadata(((_LENGTH_HEADER, str(len(head))),))
         for piece in pieces([head, *binary]):
@@ -194,6 +191,12 @@ class InferenceEdgeServicer:
         wanted = log_settings(self._object(request, context, "log settings"))
         settings = (await self._server.LogSettings(_ruled(wanted), context)).settings
         return {name: next(iter(plain(settings[name]).values())) for name in sorted(settings)}
+
+    async def _inferred(self, requests: AsyncIterator[bytes], context: Context) -> tuple[bytes, list[bytes]]:
+        """Return an answer's JSON and what stands behind it; body and tensors are gone before it is written."""
+        name, version, body = await self._collected(requests, context)
+        wanted = self._wanted(name, version, body, context)
+        return infer_answer(await self._server.runner.infer(wanted.request, time_left(context)), wanted)
 
     def _wanted(self, name: str, version: str, body: memoryview, context: Context) -> RestRequest:
         length = _headers(context).get(_LENGTH_HEADER, "")
