@@ -64,11 +64,9 @@ class Loops:
 
         def run(ids: Any, length: int) -> Any:
             feeds = {"input_ids": ids.astype(np.int64), "attention_mask": np.ones((batch, length), np.int64), **past}
-            for name, value in zip(outputs, session.run(outputs, feeds), strict=True):
-                if name == "logits":
-                    logits = value[:, -1]
-                else:
-                    past[name.replace("present", "past_key_values")] = value
+            given = dict(zip(outputs, session.run(outputs, feeds), strict=True))
+            logits = given.pop("logits")[:, -1]
+            past.update({name.replace("present", "past_key_values"): value for name, value in given.items()})
             return logits
 
         logits = run(np.array([PROMPT] * batch), len(PROMPT))

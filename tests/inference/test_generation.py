@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mediamesh.client import connect
 from mediamesh.client.inference import Answer, InferenceClient
 from mediamesh.inference.config import read_config
 from mediamesh.inference.generation.decoder import Decoder
@@ -25,6 +27,7 @@ from mediamesh.wire.errors import (
     Unavailable,
 )
 from tests.inference.conftest import inference_server
+from tests.inference.edge import Edge
 from tests.inference.tiny_decoder import CONTEXT, add_decoder
 
 
@@ -134,6 +137,17 @@ async def test_tokens_come_as_they_are_made_and_the_last_says_why_it_is(client) 
 async def test_who_does_not_ask_for_a_stream_gets_one_answer(client) -> None:
     (answer,) = await answers(client, "Hello")
     assert len(answer["token_ids"]) == 24
+
+
+async def test_rest_streams_events_and_gives_one_answer(decoders) -> None:
+    async with inference_server(decoders) as port, connect(f"127.0.0.1:{port}") as channel:
+        edge = Edge(channel)
+        one = await edge("Generate", "tiny", body={"text_input": "Hello", "max_tokens": 24})
+        body = {"text_input": "Hello", "parameters": {"max_tokens": 24}, "stream": True, "stop": ["never that"]}
+        events = (await edge("GenerateStream", "tiny", body=body)).body.decode().split("\n\n")
+    pieces = [json.loads(event.removeprefix("data: ")) for event in events if event]
+    assert "".join(piece["text_output"] for piece in pieces) == one.json["text_output"]
+    assert [one.json["finish_reason"], pieces[-1]["finish_reason"]] == ["length", "length"]
 
 
 async def test_a_call_for_one_answer_is_referred_to_the_stream(client) -> None:

@@ -46,7 +46,7 @@ class Decoder:
 
     def __init__(self, label: str, file: Path, *, rows: int, context: int, threads: int) -> None:
         self._label = label
-        self._session = _session(file, threads)
+        self._session: Any = _session(file, threads)
         tensors = _cache_tensors(file, self._session)
         self.cache = Cache(tensors, rows=rows, context=context)
         logits = next(tensor for tensor in self._session.get_outputs() if tensor.name == "logits")

@@ -89,6 +89,7 @@ class Sampler:
         """Return the tokens that the filters leave, best first; scores are logarithms relative to the best one's."""
         sampling = self._sampling
         total = 0.0 if sampling.top_k or sampling.top_p >= 1 else float(np.exp(scores).sum(dtype=np.float64))
+        tokens = np.empty(0, np.int64)
         for depth in _DEPTHS:
             tokens = np.flatnonzero(scores >= -depth)
             tokens = tokens[np.argsort(-scores[tokens], kind="stable")]

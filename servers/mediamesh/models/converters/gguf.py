@@ -151,7 +151,8 @@ def blocks_of_four_bits(raw: Bytes, rows: int) -> tuple[Bytes, Floats, Floats]:
     blocks = raw.reshape(rows, -1, raw.shape[-1])
     scales, offsets = (_halves(blocks[..., begin : begin + 2]) for begin in (0, 2))
     packed = blocks[..., 4:]  # the low nibbles are the first 16 elements
-    return np.concatenate([packed & 15, packed >> 4], axis=-1), scales, offsets
+    quants: Bytes = np.concatenate([packed & np.uint8(15), packed >> np.uint8(4)], axis=-1)
+    return quants, scales, offsets
 
 
 def blocks_of_eight_bits(raw: Bytes, rows: int) -> tuple[Bytes, Floats]:
