@@ -90,7 +90,7 @@ class Acks:
             if self._notices:
                 return self._notices.popleft()
             if self._has_news():
-                wait = self._last + max(self._seconds, self._share()) - self._loop.time()
+                wait = self._last + self._rest() - self._loop.time()
                 if wait <= 0 or self._closed or self._is_much():
                     return PublishResponse(ack=self._ack())
                 await self._until_changed(wait)
@@ -99,10 +99,11 @@ class Acks:
             else:
                 await self._until_changed(None)
 
-    @staticmethod
-    def _share() -> float:
-        # To write an acknowledgement takes as long as to write an event: of all producers together 500 a second go out.
-        return min(COUNTS.publishers * _SHARE_SECONDS, _LONGEST_SECONDS)
+    def _rest(self) -> float:
+        # To write an acknowledgement takes as long as to write an event: all producers together get some 500 a second.
+        # Who wants them without any wait gets them so.
+        share = min(COUNTS.publishers * _SHARE_SECONDS, _LONGEST_SECONDS)
+        return max(self._seconds, share) if self._seconds else 0.0
 
     def _has_news(self) -> bool:
         return self._again or self.acknowledged > self._told

@@ -67,7 +67,10 @@ class Settings(FeatureSettings):
         default=10, gt=0, le=600, description="How long the place of a subscriber that left, or never came, is kept."
     )
     ack_seconds: float = Field(
-        default=0.25, ge=0, le=10, description="Longest wait for further events before some are acknowledged."
+        default=0.25,
+        ge=0,
+        le=10,
+        description="Longest wait for further events before some are acknowledged; up to a second with many producers.",
     )
     buffer_ttl_seconds: float = Field(
         default=300, gt=0, description="How long the events of a stream outlive its end (key stream:buf)."
