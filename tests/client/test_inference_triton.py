@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from functools import partial
 
 import numpy as np
@@ -11,7 +11,7 @@ import pytest
 from mediamesh.client.inference import InferenceClient
 from mediamesh.stack.ports import free_ports
 from mediamesh.stack.probes import grpc_serving
-from mediamesh.stack.process import running
+from mediamesh.stack.process import ProgramFailed, running
 from mediamesh.stack.programs import Program
 from mediamesh.wire.errors import InvalidRequest, MeshError, NotFound
 from tests.benchmarks.peers.peers import triton
@@ -41,7 +41,15 @@ async def address(tmp_path_factory):
         ready_seconds=120,
         stop_seconds=20,
     )
-    async with running(program, folder / "triton.log"):
+    async with AsyncExitStack() as stack:
+        # On a machine that is busy its Python backend may give up while it starts.
+        for left in (2, 1, 0):
+            try:
+                await stack.enter_async_context(running(program, folder / "triton.log"))
+                break
+            except ProgramFailed:
+                if not left:
+                    raise
         yield f"127.0.0.1:{port}"
 
 
