@@ -9,7 +9,8 @@ import grpc
 
 from mediamesh.inference.memory import limit
 from mediamesh.inference.repository import open_repository
-from mediamesh.inference.rest.service import EDGE_SERVICE, InferenceEdgeServicer, register_edge
+from mediamesh.inference.rest.handlers import EDGE_SERVICE, register_edge
+from mediamesh.inference.rest.service import InferenceEdgeServicer
 from mediamesh.inference.service import SERVICE, InferenceServicer, register
 from mediamesh.inference.settings import Settings
 from mediamesh.inference.shared_memory import SharedMemory

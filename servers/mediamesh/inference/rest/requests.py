@@ -6,8 +6,6 @@ input whose parameters have ``binary_data_size`` takes so many of the bytes behi
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,7 +22,7 @@ if TYPE_CHECKING:
 
     from mediamesh.inference.datatypes import TensorSpec
 
-__all__ = ["RestRequest", "infer_request", "json_object", "lone_tensor", "repository_parameters", "set_parameter"]
+__all__ = ["RestRequest", "infer_request", "json_object", "lone_tensor", "set_parameter"]
 
 _KEYS = frozenset({"id", "parameters", "inputs", "outputs", "model_name", "model_version"})
 _TENSOR_KEYS = frozenset({"name", "shape", "datatype", "parameters", "data"})
@@ -116,31 +114,6 @@ def json_object(text: bytes | memoryview, where: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"{where}: the body must be JSON: {str(error)[:200]}.") from None
     return _object(value, where, "the body")
-
-
-def repository_parameters(given: Mapping[str, Any], where: str) -> dict[str, pb.ModelRepositoryParameter]:
-    """Return the parameters of a request to load or unload a model; those named ``file:`` are in base64.
-
-    Raises:
-        InvalidRequest: one has a value of no type that there is.
-    """
-    parameters = {}
-    for name, value in _object(given.get("parameters", {}), where, "parameters").items():
-        field = f"parameters[{name!r}]"
-        if name.startswith("file:") and isinstance(value, str):
-            try:
-                parameters[name] = pb.ModelRepositoryParameter(bytes_param=base64.b64decode(value, validate=True))
-            except (binascii.Error, ValueError):
-                raise InvalidRequest.of_field(field, f"{where}: must be a file in base64") from None
-        elif isinstance(value, bool):
-            parameters[name] = pb.ModelRepositoryParameter(bool_param=value)
-        elif isinstance(value, int) and -_INT64 <= value < _INT64:
-            parameters[name] = pb.ModelRepositoryParameter(int64_param=value)
-        elif isinstance(value, str):
-            parameters[name] = pb.ModelRepositoryParameter(string_param=value)
-        else:
-            raise InvalidRequest.of_field(field, f"{where}: is {excerpt(value)}, expected a text, number or boolean")
-    return parameters
 
 
 def set_parameter(parameters: MutableMapping[str, pb.InferParameter], name: str, value: Any, where: str) -> None:

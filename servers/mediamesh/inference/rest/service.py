@@ -10,27 +10,24 @@ import json
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-import grpc
 from google.api.httpbody_pb2 import HttpBody
-from google.protobuf.message import DecodeError
-from google.protobuf.message_factory import GetMessageClass
 
 from mediamesh.api.inference.v2 import inference_edge_service_pb2 as edge_pb
 from mediamesh.api.inference.v2 import inference_service_pb2 as pb
 from mediamesh.inference.rest.answers import flat, infer_answer, pieces
-from mediamesh.inference.rest.errors import STATUS_HEADER, refusal
+from mediamesh.inference.rest.errors import STATUS_HEADER
 from mediamesh.inference.rest.generate import generate_request
+from mediamesh.inference.rest.handlers import JSON, kept_rules, parsed
 from mediamesh.inference.rest.messages import plain
-from mediamesh.inference.rest.requests import infer_request, json_object, lone_tensor, repository_parameters
-from mediamesh.inference.rest.settings import log_settings, region_of, trace_settings
-from mediamesh.kit.boundary import checked, time_left
+from mediamesh.inference.rest.requests import infer_request, json_object, lone_tensor
+from mediamesh.inference.rest.settings import log_settings, region_of, repository_parameters, trace_settings
+from mediamesh.kit.boundary import time_left
 from mediamesh.wire.errors import InvalidRequest, MediaTooLarge, MeshError, UnsupportedMediaType
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 
-    from google.protobuf.descriptor import MethodDescriptor
-    from google.protobuf.message import Message
+    import grpc
 
     from mediamesh.inference.rest.requests import RestRequest
     from mediamesh.inference.service import InferenceServicer
@@ -38,11 +35,9 @@ if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
     Request = edge_pb.InferenceEdgeRequest
 
-__all__ = ["EDGE_SERVICE", "InferenceEdgeServicer", "register_edge"]
+__all__ = ["InferenceEdgeServicer"]
 
-_DESCRIPTOR = edge_pb.DESCRIPTOR.services_by_name["InferenceEdgeService"]
-EDGE_SERVICE = _DESCRIPTOR.full_name
-_JSON, _BINARY, _EVENTS = "application/json", "application/octet-stream", "text/event-stream; charset=utf-8"
+_BINARY, _EVENTS = "application/octet-stream", "text/event-stream; charset=utf-8"
 _LENGTH_HEADER = "inference-header-content-length"
 
 
@@ -95,7 +90,7 @@ class InferenceEdgeServicer:
         if binary:
             await context.send_initial_metadata(((_LENGTH_HEADER, str(len(head))),))
         for piece in pieces([head, *binary]):
-            yield HttpBody(content_type=_BINARY if binary else _JSON, data=piece)
+            yield HttpBody(content_type=_BINARY if binary else JSON, data=piece)
 
     async def Generate(self, request: Request, context: Context) -> Any:
         """Run a model that gives one answer to a flat object."""
@@ -114,10 +109,10 @@ class InferenceEdgeServicer:
 
     async def GenerateStream(self, request: bytes, context: Context) -> AsyncGenerator[HttpBody]:
         """Run a model, and send each of its answers as an event; an error after the first is an event too."""
-        parsed = _parsed(edge_pb.InferenceEdgeRequest, request)
+        asked = parsed(edge_pb.InferenceEdgeRequest, request)
         is_begun = False
         try:
-            async with aclosing(self._generated(parsed, context)) as answers:
+            async with aclosing(self._generated(asked, context)) as answers:
                 async for answer in answers:
                     if not is_begun:
                         await context.send_initial_metadata((("cache-control", "no-cache"),))
@@ -142,13 +137,13 @@ class InferenceEdgeServicer:
         """Load a model, or load it again."""
         parameters = repository_parameters(self._object(request, context, request.name), f"model {request.name}")
         load = pb.RepositoryModelLoadRequest(model_name=request.name, parameters=parameters)
-        await self._server.RepositoryModelLoad(_ruled(load), context)
+        await self._server.RepositoryModelLoad(kept_rules(load), context)
 
     async def RepositoryModelUnload(self, request: Request, context: Context) -> None:
         """Unload a model."""
         parameters = repository_parameters(self._object(request, context, request.name), f"model {request.name}")
         unload = pb.RepositoryModelUnloadRequest(model_name=request.name, parameters=parameters)
-        await self._server.RepositoryModelUnload(_ruled(unload), context)
+        await self._server.RepositoryModelUnload(kept_rules(unload), context)
 
     async def SystemSharedMemoryStatus(self, request: pb.SystemSharedMemoryStatusRequest, context: Context) -> Any:
         """List regions of shared memory."""
@@ -158,7 +153,7 @@ class InferenceEdgeServicer:
     async def SystemSharedMemoryRegister(self, request: Request, context: Context) -> None:
         """Register a region of shared memory."""
         region = region_of(request.name, self._object(request, context, f"region {request.name}"))
-        await self._server.SystemSharedMemoryRegister(_ruled(region), context)
+        await self._server.SystemSharedMemoryRegister(kept_rules(region), context)
 
     async def SystemSharedMemoryUnregister(self, request: Request, context: Context) -> None:
         """Forget a region of shared memory, or all."""
@@ -182,14 +177,14 @@ class InferenceEdgeServicer:
     async def TraceSetting(self, request: Request, context: Context) -> Any:
         """Change trace settings, and return all: a list for the level, a text for any other."""
         wanted = trace_settings(request.name, self._object(request, context, "trace settings"))
-        settings = (await self._server.TraceSetting(_ruled(wanted), context)).settings
+        settings = (await self._server.TraceSetting(kept_rules(wanted), context)).settings
         values = {name: list(settings[name].value) for name in sorted(settings)}
         return {name: value if name == "trace_level" else value[0] for name, value in values.items()}
 
     async def LogSettings(self, request: Request, context: Context) -> Any:
         """Change log settings, and return all."""
         wanted = log_settings(self._object(request, context, "log settings"))
-        settings = (await self._server.LogSettings(_ruled(wanted), context)).settings
+        settings = (await self._server.LogSettings(kept_rules(wanted), context)).settings
         return {name: next(iter(plain(settings[name]).values())) for name in sorted(settings)}
 
     async def _inferred(self, requests: AsyncIterator[bytes], context: Context) -> tuple[bytes, list[bytes]]:
@@ -213,7 +208,7 @@ class InferenceEdgeServicer:
         name, version = "", ""
         body = bytearray()
         async for data in requests:
-            request = _parsed(edge_pb.InferenceEdgeRequest, data)
+            request = parsed(edge_pb.InferenceEdgeRequest, data)
             name, version = name or request.name, version or request.version
             if len(body) + len(request.body.data) > self._most_bytes:
                 raise MediaTooLarge(f"model {name}: the body has more than {self._most_bytes} bytes.", model=name)
@@ -244,63 +239,6 @@ class InferenceEdgeServicer:
                 f"{where}: {size} bytes are more JSON than the {self._most_json} that are read; send tensors as binary "
                 "data."
             )
-
-
-def register_edge(servicer: InferenceEdgeServicer, server: grpc.aio.Server) -> None:
-    """Add the servicer to a server; it takes and gives bytes, as faults in either are answers too."""
-    handlers = {method.name: _handler(servicer, method) for method in _DESCRIPTOR.methods}
-    server.add_registered_method_handlers(EDGE_SERVICE, handlers)
-
-
-def _handler(servicer: InferenceEdgeServicer, method: MethodDescriptor) -> grpc.RpcMethodHandler[Any, Any]:
-    behaviour = getattr(servicer, method.name)
-    if method.client_streaming:
-        return grpc.stream_stream_rpc_method_handler(_streamed(behaviour))
-    if method.server_streaming:
-        return grpc.unary_stream_rpc_method_handler(_streamed(behaviour))
-    return grpc.unary_unary_rpc_method_handler(_answered(behaviour, GetMessageClass(method.input_type)))
-
-
-def _answered(behaviour: Callable[[Any, Context], Awaitable[Any]], kind: type[Message]) -> Any:
-    async def answer(data: bytes, context: Context) -> bytes:
-        try:
-            value = await behaviour(_parsed(kind, data), context)
-            body = b"" if value is None else json.dumps(value, separators=(",", ":")).encode()
-        except Exception as error:  # noqa: BLE001 - here errors become answers
-            headers, body = refusal(error)
-            await context.send_initial_metadata(headers)
-        return HttpBody(content_type=_JSON, data=body).SerializeToString()
-
-    return answer
-
-
-def _streamed(behaviour: Callable[[Any, Context], AsyncGenerator[HttpBody]]) -> Any:
-    async def answer(data: Any, context: Context) -> AsyncGenerator[bytes]:
-        is_begun = False
-        try:
-            async with aclosing(behaviour(data, context)) as parts:
-                async for part in parts:
-                    is_begun = True
-                    yield part.SerializeToString()
-        except Exception as error:
-            if is_begun:
-                raise  # the body is under way: that it breaks off is all that can be said
-            headers, body = refusal(error)
-            await context.send_initial_metadata(headers)
-            yield HttpBody(content_type=_JSON, data=body).SerializeToString()
-
-    return answer
-
-
-def _parsed(kind: type[Message], data: bytes) -> Any:
-    try:
-        return _ruled(kind.FromString(data))
-    except DecodeError:
-        raise InvalidRequest(f"The message is no {kind.DESCRIPTOR.name}.") from None
-
-
-def _ruled(request: Message) -> Any:
-    return checked(request)
 
 
 def _event(value: Mapping[str, Any]) -> HttpBody:

@@ -1,7 +1,9 @@
-"""Requests for regions and settings, from Triton's JSON."""
+"""Requests about the server itself, from Triton's JSON: models to load, regions, settings."""
 
 from __future__ import annotations
 
+import base64
+import binascii
 from typing import TYPE_CHECKING, Any
 
 from mediamesh.api.inference.v2 import inference_service_pb2 as pb
@@ -11,7 +13,7 @@ from mediamesh.wire.errors import InvalidRequest
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["log_settings", "region_of", "trace_settings"]
+__all__ = ["log_settings", "region_of", "repository_parameters", "trace_settings"]
 
 
 def region_of(name: str, given: Mapping[str, Any]) -> pb.SystemSharedMemoryRegisterRequest:
@@ -26,6 +28,34 @@ def region_of(name: str, given: Mapping[str, Any]) -> pb.SystemSharedMemoryRegis
     return pb.SystemSharedMemoryRegisterRequest(
         name=name, key=key, offset=_bytes(name, given, "offset", 0), byte_size=_bytes(name, given, "byte_size", None)
     )
+
+
+def repository_parameters(given: Mapping[str, Any], where: str) -> dict[str, pb.ModelRepositoryParameter]:
+    """Return the parameters of a request to load or unload a model; those named ``file:`` are in base64.
+
+    Raises:
+        InvalidRequest: one has a value of no type that there is.
+    """
+    parameters = {}
+    described = given.get("parameters", {})
+    if not isinstance(described, dict):
+        raise InvalidRequest.of_field("parameters", f"{where}: is {excerpt(described)}, expected an object")
+    for name, value in described.items():
+        field = f"parameters[{name!r}]"
+        if name.startswith("file:") and isinstance(value, str):
+            try:
+                parameters[name] = pb.ModelRepositoryParameter(bytes_param=base64.b64decode(value, validate=True))
+            except (binascii.Error, ValueError):
+                raise InvalidRequest.of_field(field, f"{where}: must be a file in base64") from None
+        elif isinstance(value, bool):
+            parameters[name] = pb.ModelRepositoryParameter(bool_param=value)
+        elif isinstance(value, int) and -(1 << 63) <= value < 1 << 63:
+            parameters[name] = pb.ModelRepositoryParameter(int64_param=value)
+        elif isinstance(value, str):
+            parameters[name] = pb.ModelRepositoryParameter(string_param=value)
+        else:
+            raise InvalidRequest.of_field(field, f"{where}: is {excerpt(value)}, expected a text, number or boolean")
+    return parameters
 
 
 def trace_settings(model: str, given: Mapping[str, Any]) -> pb.TraceSettingRequest:
