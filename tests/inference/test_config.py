@@ -20,6 +20,7 @@ from mediamesh.inference.fields import ONNXRUNTIME, PARAMETERS, SUPPORTED
 from mediamesh.inference.repository import open_repository
 from mediamesh.inference.session import Session
 from mediamesh.inference.settings import Settings
+from mediamesh.inference.statistics import Statistics
 from mediamesh.inference.tuning import read_tuning
 from mediamesh.wire.errors import InvalidRequest, NotFound
 from tests.inference import models
@@ -179,12 +180,13 @@ def test_every_supported_field_is_in_the_table_of_the_docs() -> None:
 
 def test_every_supported_field_exists() -> None:
     for path in itertools.chain.from_iterable(SUPPORTED.values()):
-        message: Any = pb.ModelConfig.DESCRIPTOR
+        fields: Any = pb.ModelConfig.DESCRIPTOR.fields_by_name
         for part in re.sub(r"\[.*\]", "", path).split("."):
-            field = message.fields_by_name[part]
-            message = field.message_type
-            if message is not None and message.GetOptions().map_entry:
-                message = message.fields_by_name["value"].message_type
+            assert part in fields, path
+            kind = fields[part].message_type
+            if kind is not None and kind.GetOptions().map_entry:
+                kind = kind.fields_by_name["value"].message_type
+            fields = kind.fields_by_name if kind is not None else {}
 
 
 async def test_several_groups_divide_the_cores_among_their_instances(tmp_path, monkeypatch) -> None:
@@ -248,7 +250,9 @@ async def test_options_of_the_session_are_those_of_the_configuration(tmp_path) -
 async def test_metric_tags_are_labels_of_the_metrics(tmp_path) -> None:
     models.add_model(tmp_path, "model", models.double(), 'metric_tags { key: "team" value: "vision" }')
     model = await opened(tmp_path)
-    assert model.backend.scheduler.statistics.labels == {"team": "vision", "model": "model", "version": "1"}
+    statistics = model.backend.scheduler.statistics
+    assert isinstance(statistics, Statistics)
+    assert statistics.labels == {"team": "vision", "model": "model", "version": "1"}
 
 
 async def test_whether_a_batch_pays_is_measured_and_stated(tmp_path) -> None:

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from google.protobuf.message import Message
+from google.protobuf.message import Message
 
+if TYPE_CHECKING:
     from mediamesh.api.inference.v2 import model_config_pb2 as pb
 
 __all__ = ["DECODER", "ONNXRUNTIME", "PARAMETERS", "SUPPORTED", "unsupported"]
@@ -119,7 +119,7 @@ def _leaves(message: Message, prefix: str = "") -> Iterator[str]:
 
 
 def _below(value: object, path: str) -> Iterator[str]:
-    if hasattr(value, "ListFields") and value.ListFields():
-        yield from _leaves(value, f"{path}.")  # type: ignore[arg-type]  # only messages have ListFields
+    if isinstance(value, Message) and value.ListFields():
+        yield from _leaves(value, f"{path}.")
     else:
         yield path

@@ -140,9 +140,7 @@ def _options(
         where = f"{path}: {device}_execution_accelerator"
         if accelerator.name not in known:
             expected = " or ".join(repr(name) for name in known)
-            raise LoadError(
-                f"{where}: name: {accelerator.name!r} is not supported, expected {expected}."
-            )
+            raise LoadError(f"{where}: name: {accelerator.name!r} is not supported, expected {expected}.")
         parameters = accelerator.parameters.items()
         provider = known[accelerator.name]
         if provider == TENSORRT:
