@@ -12,7 +12,6 @@ import pytest
 from mediamesh.api.inference.v2 import inference_service_pb2 as pb
 from mediamesh.api.inference.v2.inference_service_pb2_grpc import GRPCInferenceServiceStub
 from mediamesh.client.inference import InferenceClient
-from mediamesh.wire.errors import NotImplementedByServer
 from tests.inference.models import VENDORED
 
 LITE0 = "efficientnet_lite0_int8"
@@ -173,8 +172,3 @@ async def test_the_statistics_count_what_ran(lite0, pictures) -> None:
     assert after.inference_stats.success.count - before.inference_stats.success.count == 1
     assert after.inference_stats.compute_infer.ns > before.inference_stats.compute_infer.ns
     assert 3 in {size.batch_size for size in after.batch_stats}
-
-
-async def test_what_comes_later_is_refused_with_a_sentence(lite0) -> None:
-    with pytest.raises(NotImplementedByServer, match="RepositoryModelLoad is not implemented"):
-        await GRPCInferenceServiceStub(lite0).RepositoryModelLoad(pb.RepositoryModelLoadRequest(model_name=LITE0))
