@@ -7,7 +7,7 @@ from typing import Any
 import litserve  # type: ignore[import-not-found]
 import numpy as np
 import session  # type: ignore[import-not-found]
-from fastapi import Request, Response  # type: ignore[import-not-found]
+from fastapi import Response  # type: ignore[import-not-found]
 
 
 class Hosted(litserve.LitAPI):  # type: ignore[misc]
@@ -16,7 +16,8 @@ class Hosted(litserve.LitAPI):  # type: ignore[misc]
     def setup(self, device: str) -> None:
         """Nothing: the session is there."""
 
-    def decode_request(self, request: Request) -> np.ndarray:
+    def decode_request(self, request):
+        # Without types: what LitServe makes of a request it reads off them, and not off their names.
         return np.frombuffer(request["x"].file.read(), np.float32).reshape(session.SHAPE)
 
     def batch(self, inputs: list[np.ndarray]) -> np.ndarray:
