@@ -33,6 +33,7 @@ from tests.benchmarks.inference.servers import ROOT, Server, serving
 MODEL = "smollm2_135m"
 CONTEXT = 8192
 PROMPT = [1] + [200 + number for number in range(43)]  # 44 tokens, as a short question has in the chat template
+RANDOM = np.random.default_rng(1)
 Rounds = dict[str, list[dict[str, float]]]
 
 
@@ -141,7 +142,9 @@ async def first_token(client: InferenceClient, running: int, tries: int) -> dict
 
 def _stream(client: InferenceClient, tokens: int) -> Any:
     parameters = {"stream": True, "max_tokens": tokens, "ignore_eos": True}
-    return client.stream(MODEL, {"input_ids": np.array(PROMPT)}, outputs=["token_ids"], parameters=parameters)
+    # As with conversations, the first 24 tokens are the system's and all have them; the question is each one's own.
+    own = [*PROMPT[:24], *(int(token) for token in RANDOM.integers(300, 40000, len(PROMPT) - 24))]
+    return client.stream(MODEL, {"input_ids": np.array(own)}, outputs=["token_ids"], parameters=parameters)
 
 
 def _cpu(process: psutil.Process) -> float:
