@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from mediamesh.inference.pace import Pace
+    from mediamesh.inference.pace import Here, Pace
     from mediamesh.inference.scheduling import Call
     from mediamesh.inference.session import Session
 
@@ -95,7 +95,7 @@ class Batcher:
         """Run a request with whatever else is queued, or at once where that costs less than to hand it over."""
         here = self._here
         if here is not None and not len(self._queue) and not self._order and here.takes(call) and not self._closed:
-            return self._run_here(here.session, call)
+            return self._run_here(here, call)
         return await self.submit(call)
 
     async def stream(self, call: Call) -> AsyncGenerator[list[Array]]:
@@ -161,7 +161,7 @@ class Batcher:
             else:
                 self._report(batch, outcome)
 
-    def _run_here(self, session: Session, call: Call) -> list[Array]:
+    def _run_here(self, here: Here, call: Call) -> list[Array]:
         """Run a request in the event loop: for a small model the way to a thread and back costs more than the run."""
         if call.deadline is not None and call.deadline <= 0:
             self.statistics.dropped("expired")
@@ -171,15 +171,13 @@ class Batcher:
             with _span(self._label, [_sampled_span()], call.items):
                 inputs = self._staging.aligned(call.inputs)
                 joined = time.monotonic_ns()
-                outputs = session.run(inputs, call.outputs)
+                outputs = here.session.run(inputs, call.outputs)
         except MeshError:
             self.statistics.failed_alone(time.monotonic_ns() - taken)
             raise
         ran = time.monotonic_ns()
         self.statistics.ran_alone(call.items, Run(taken, joined, ran, ran))
-        if self._here is not None and not self._here.keeps_pace(ran - joined, call.items):
-            _LOG.info("model %s takes longer than was measured at load; its runs leave the event loop", self._label)
-            self._here = None
+        here.note(ran - joined, call.items)
         return outputs
 
     def _run(self, session: Session, staging: Staging, batch: list[Ticket]) -> _Outcome | MeshError:
