@@ -188,3 +188,13 @@ async def test_unloading_refuses_what_waits_and_finishes_what_runs() -> None:
     assert (await runs)[0][0, 0] == 2
     with pytest.raises(Unavailable, match="is being unloaded"):
         await waits
+
+
+async def test_counters_are_metrics_when_somebody_asks() -> None:
+    session = StandIn()
+    async with batcher(session) as own:
+        await asyncio.gather(own.run(call(1)), own.run(call(2)))
+        totals = own.statistics.totals()
+        assert (totals["requests"], totals["items"], totals["executions"]) == (2, 2, len(session.batches))
+        assert totals["compute_infer_seconds"] > 0
+        assert own.statistics.labels == {"model": "m", "version": "1"}

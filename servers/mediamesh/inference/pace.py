@@ -13,7 +13,7 @@ __all__ = ["Here", "Pace"]
 
 # A run that takes less is done in the event loop: to a thread and back costs this much, or more where cores are busy.
 _LONGEST_HERE_SECONDS = 100e-6
-# How far runs may fall behind that: on a machine with ten others at work a run of 50 µs takes 400, and so does the rest.
+# How far runs may fall behind that: where ten others are at work, a run of 50 µs takes 400, and so does all else.
 _TOLERANCE = 10.0
 _STEP = 1.02
 # So many requests are left to the workers before the event loop is tried again.
