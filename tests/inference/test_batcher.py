@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from contextlib import asynccontextmanager
+from functools import partial
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ class StandIn:
         self.entered = threading.Semaphore(0)
         self.permits = threading.Semaphore(permits)
 
-    def run(self, inputs, _outputs):
+    def run(self, inputs, outputs):
         self.batches.append(inputs["x"][:, 0].tolist())
         self.threads.append(threading.current_thread())
         self.entered.release()
@@ -110,13 +111,17 @@ async def test_a_request_that_is_alone_gets_all_cores_and_company_ends_that() ->
     assert (wide.batches, narrow.batches) == ([[1]], [[2]])
 
 
+def _note(done: list[int], number: int, _task: object) -> None:
+    done.append(number)
+
+
 async def test_answers_keep_the_order_of_their_requests_where_that_is_asked() -> None:
-    slow, done = StandIn(permits=0), []
+    slow, done = StandIn(permits=0), list[int]()
     policy = BatchPolicy(in_order=True)
     async with batcher(slow, slow, policy=policy) as own, asyncio.TaskGroup() as tasks:
         for number in range(4):
             task = tasks.create_task(own.run(call(number)))
-            task.add_done_callback(lambda _, number=number: done.append(number))
+            task.add_done_callback(partial(_note, done, number))
         await slow.runs()
         await slow.runs()
         slow.permits.release(10)

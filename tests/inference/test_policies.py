@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +19,8 @@ from mediamesh.inference.tickets import Ticket
 from mediamesh.wire.errors import Overloaded, Unavailable
 
 MS = 1_000_000
+# A queue looks at no answer.
+NOBODY: Any = None
 
 
 class Bench:
@@ -29,7 +31,7 @@ class Bench:
         self.queue = Queue("m/1", policy, max_requests=max_requests, max_bytes=max_bytes, clock=lambda: self.now)
 
     def put(self, items: int = 1, width: int = 1, **given) -> Ticket:
-        ticket = Ticket({"x": np.zeros((items, width), np.uint8)}, ("y",), items, None, arrived=self.now, **given)
+        ticket = Ticket({"x": np.zeros((items, width), np.uint8)}, ("y",), items, NOBODY, arrived=self.now, **given)
         self.queue.put(ticket, retry_after=1)
         return ticket
 
@@ -70,7 +72,7 @@ def is_late(bench: Bench, ticket: Ticket) -> bool:
 @settings(max_examples=150, deadline=None)
 @given(POLICIES, STEPS)
 def test_every_request_leaves_the_queue_once_and_batches_keep_the_rules(own, steps) -> None:
-    bench, waiting, left = Bench(own), [], Counter()
+    bench, waiting, left = Bench(own), [], Counter[Ticket]()
     for what, *said in steps:
         match what:
             case "put":
@@ -85,6 +87,7 @@ def test_every_request_leaves_the_queue_once_and_batches_keep_the_rules(own, ste
                 in_time = [ticket for ticket in waiting if not left[ticket] and not is_late(bench, ticket)]
                 if not batch and in_time:
                     assert own.delay
+                    assert ready is not None
                     assert bench.now < ready <= max(ticket.arrived for ticket in in_time) + own.delay
             case "leave" if waiting:
                 ticket = waiting[said[0] % len(waiting)]
@@ -284,7 +287,7 @@ def test_a_configuration_that_contradicts_itself_is_refused_with_its_field(tmp_p
 
 def test_a_ticket_knows_whose_batches_it_shares() -> None:
     def kind(**inputs):
-        return Ticket(inputs, ("y",), 1, SimpleNamespace()).kind
+        return Ticket(inputs, ("y",), 1, NOBODY).kind
 
     a, b = np.zeros((1, 2)), np.zeros((5, 2))
     assert kind(x=a) == kind(x=b) != kind(x=a, z=b)
@@ -300,6 +303,13 @@ def test_a_batch_stops_before_it_passes_what_it_aims_for() -> None:
 def test_no_batch_is_larger_than_the_largest() -> None:
     bench = Bench(policy(8))
     tickets = [bench.put(items=3) for _ in range(3)]
+    assert bench.take() == tickets[:2]
+
+
+def test_no_batch_that_has_waited_long_enough_is_larger_than_the_largest() -> None:
+    bench = Bench(policy(8, preferred=frozenset({4}), delay=5 * MS))
+    tickets = [bench.put(items=3) for _ in range(3)]
+    bench.now += 6 * MS
     assert bench.take() == tickets[:2]
 
 

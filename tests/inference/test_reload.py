@@ -186,7 +186,8 @@ async def test_polling_follows_the_repository(tmp_path) -> None:
 
 async def test_a_sequence_goes_on_where_it_began_while_others_begin_on_the_new_model(tmp_path) -> None:
     state = 'state { input_name: "state" output_name: "state_next" data_type: TYPE_FP32 dims: [ 1 ] }'
-    sequences.add_sequence_model(tmp_path, "total", sequences.total(), f"oldest {{ max_candidate_sequences: 4 }} {state}")
+    strategy = "oldest { max_candidate_sequences: 4 }"
+    sequences.add_sequence_model(tmp_path, "total", sequences.total(), f"{strategy} {state}")
     async with served(tmp_path) as client, client.sequence("total") as old, client.sequence("total") as new:
 
         async def add(sequence, value: float, *, last: bool = False) -> float:

@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from mediamesh.inference.pace import Here, Pace
-    from mediamesh.inference.scheduling import Call
-    from mediamesh.inference.session import Session
+    from mediamesh.inference.scheduling import Call, Runner
 
     Array = np.ndarray[Any, Any]
     _Outcome = tuple[list[list[Array]], Run]
@@ -44,7 +43,7 @@ _SHORTEST_RETRY_SECONDS = 0.05
 
 @asynccontextmanager
 async def batching(
-    label: str, sessions: Sequence[Session], queue: Queue, statistics: Statistics, pace: Pace | None = None
+    label: str, sessions: Sequence[Runner], queue: Queue, statistics: Statistics, pace: Pace | None = None
 ) -> AsyncGenerator[Batcher]:
     """Run a worker thread for every session; at the end what waits is refused and what runs is finished.
 
@@ -74,7 +73,7 @@ class Batcher:
     """The way of requests into a model and of its answers back; all but :meth:`work` belongs to the event loop."""
 
     def __init__(
-        self, label: str, queue: Queue, statistics: Statistics, sessions: Sequence[Session], pace: Pace | None
+        self, label: str, queue: Queue, statistics: Statistics, sessions: Sequence[Runner], pace: Pace | None
     ) -> None:
         self.statistics = statistics
         statistics.waiting = queue.__len__
@@ -147,7 +146,7 @@ class Batcher:
         for ticket in left:
             self._answer(ticket, Unavailable(f"Model {self._label} is being unloaded."))
 
-    def work(self, session: Session) -> None:
+    def work(self, session: Runner) -> None:
         """Run batches until the queue is closed; the body of a worker thread."""
         staging = Staging()
         while batch := self._queue.take():
@@ -180,7 +179,7 @@ class Batcher:
         here.note(ran - joined, call.items)
         return outputs
 
-    def _run(self, session: Session, staging: Staging, batch: list[Ticket]) -> _Outcome | MeshError:
+    def _run(self, session: Runner, staging: Staging, batch: list[Ticket]) -> _Outcome | MeshError:
         taken = time.monotonic_ns()
         try:
             with _span(self._label, [ticket.span for ticket in batch], sum(ticket.items for ticket in batch)):

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import AsyncGenerator, Mapping, Sequence
 
     import numpy as np
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["Call", "Counters", "Scheduler", "SequenceMark"]
+__all__ = ["Call", "Counters", "Runner", "Scheduler", "SequenceMark"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,19 @@ class Counters(Protocol):
 
     def snapshot(self) -> pb.ModelStatistics:
         """Return a copy of the counters."""
+        ...
+
+
+class Runner(Protocol):
+    """What runs a batch: a session, and whatever a test puts in its place."""
+
+    def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
+        """Return the outputs in the order of their names; blocks the thread.
+
+        Raises:
+            InvalidRequest: the model does not take such inputs.
+            MeshError: the model failed.
+        """
         ...
 
 
