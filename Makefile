@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export UV_SYSTEM_CERTS := 1
 NODE_MODULES := clients/web/node_modules/.package-lock.json
 
-.PHONY: demo test test-fast check fix generate bench clean
+.PHONY: demo test test-fast lint check fix generate bench clean
 
 demo: .venv/.runtime ## Run a flow on a real photo, from nothing to the answer
 	@$(BIN)/mediamesh demo
@@ -20,12 +20,13 @@ test: .venv/.dev $(NODE_MODULES) ## Run the whole suite, fast tests first
 test-fast: .venv/.dev ## Run the tests that need no stack and no browser
 	$(BIN)/pytest -q -n 3 -m "not stack"
 
-check: .venv/.dev $(NODE_MODULES) ## Lint, types, imports, contracts, freshness of generated code, fast tests
+lint: .venv/.dev $(NODE_MODULES) ## Lint, types, imports, contracts, freshness of generated code
 	$(BIN)/poe -q lint
 	$(BIN)/poe -q breaking
 	$(BIN)/poe -q fresh
 	cd clients/web && npm run check && npm run check:fresh
-	$(BIN)/pytest -q -n 3 -m "not stack"
+
+check: lint test-fast ## All that should hold before a commit
 
 fix: .venv/.dev ## Format everything
 	$(BIN)/poe -q fix

@@ -35,6 +35,7 @@ async def test_the_example_wants_a_name(hello) -> None:
         await run_agent(hello, {})
 
 
+@pytest.mark.stack
 async def test_the_example_runs_as_a_process_until_it_is_told_to_stop() -> None:
     process = await asyncio.create_subprocess_exec(
         sys.executable, str(EXAMPLES / "hello_agent.py"), stderr=asyncio.subprocess.PIPE

@@ -89,6 +89,7 @@ async def test_chunks_reach_the_agent_while_the_caller_still_sends(serve, agent)
     assert answers == ["WORD 1", "WORD 2", "WORD 3"]
 
 
+@pytest.mark.stack
 async def test_an_agent_that_does_not_read_stops_its_caller(serve, agent) -> None:
     """Memory stays bounded: 100 MB are offered, a few are taken."""
     go = asyncio.Event()
@@ -120,6 +121,7 @@ async def test_an_agent_that_does_not_read_stops_its_caller(serve, agent) -> Non
         assert await run == {"total": 1600 * 65536}
 
 
+@pytest.mark.stack
 async def test_a_caller_that_does_not_read_stops_an_agent_that_floods(serve, agent) -> None:
     emitted = 0
 
@@ -319,6 +321,7 @@ async def test_the_run_beyond_the_limit_is_told_to_come_back(serve, agent) -> No
         await watched.cancelled.wait()
 
 
+@pytest.mark.stack
 async def test_two_hundred_runs_at_once_all_finish(serve, agent) -> None:
     async def process(run):
         total = 0

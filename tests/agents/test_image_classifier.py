@@ -87,17 +87,22 @@ async def test_a_bad_top_k_is_named_with_its_limit(agents, top_k, text) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "kind"),
+    ("make", "kind"),
     [
-        (b"this is text, named .jpg", UnsupportedMediaType),
-        (b"", UnsupportedMediaType),
-        (encoded(Image.effect_noise((640, 480), 50).convert("RGB"), "JPEG")[:20_000], MediaDecodeFailed),
-        (encoded(Image.new("1", (9000, 9000)), "PNG"), MediaTooLarge),
-        (encoded(Image.new("1", (50_000, 5_000)), "PNG"), MediaTooLarge),
-        (encoded(Image.new("L", (8, 8)), "BMP"), UnsupportedMediaType),
+        (lambda: b"this is text, named .jpg", UnsupportedMediaType),
+        (lambda: b"", UnsupportedMediaType),
+        (
+            lambda: encoded(Image.effect_noise((640, 480), 50).convert("RGB"), "JPEG")[:20_000],
+            MediaDecodeFailed,
+        ),
+        (lambda: encoded(Image.new("1", (9000, 9000)), "PNG"), MediaTooLarge),
+        (lambda: encoded(Image.new("1", (50_000, 5_000)), "PNG"), MediaTooLarge),
+        (lambda: encoded(Image.new("L", (8, 8)), "BMP"), UnsupportedMediaType),
     ],
+    ids=["text", "nothing", "cut off", "large", "long", "another kind"],
 )
-async def test_bytes_that_are_no_good_picture_are_refused(agents, data, kind) -> None:
+async def test_bytes_that_are_no_good_picture_are_refused(agents, make, kind) -> None:
+    data = make()
     with pytest.raises(kind):
         await gather(agents.run(opening(inline(data)), timeout=30))
 

@@ -22,6 +22,7 @@ async def test_a_pattern_is_a_png_of_the_size_asked_for_and_always_the_same(patt
         assert np.asarray(image).std() > 10
 
 
+@pytest.mark.stack
 async def test_a_large_picture_comes_whole_in_several_frames(agents) -> None:
     opening = OpenRun(agent_id="test.image-generator")
     opening.params.update({"width": 4096, "height": 4096, "pattern": "gradient"})

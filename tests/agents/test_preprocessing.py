@@ -55,6 +55,7 @@ def test_a_picture_is_turned_as_its_exif_says(orientation) -> None:
     np.testing.assert_allclose(tensor(stored, exif=exif), plain(upright), atol=2.5 / 128)
 
 
+@pytest.mark.stack
 def test_a_big_jpeg_is_decoded_smaller_and_looks_the_same() -> None:
     image = photo(4000, 3000)
     assert np.abs(tensor(image, "JPEG", quality=95) - plain(image)).mean() < 1.5 / 128

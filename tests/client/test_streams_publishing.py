@@ -167,6 +167,7 @@ async def test_a_server_that_acknowledges_nothing_is_left(fake, streams, monkeyp
     assert len(fake.opened) == 2
 
 
+@pytest.mark.stack
 async def test_a_producer_that_is_held_or_idle_keeps_its_connection(fake, streams, monkeypatch) -> None:
     monkeypatch.setattr(publisher_module, "_ACKNOWLEDGE_SECONDS", 0.2)
     held = pb.PublishResponse(notice=pb.PolicyNotice(overflow=OVERFLOW_POLICY_BLOCK, blocked=True))

@@ -106,6 +106,7 @@ async def test_a_full_server_is_borne_by_a_reader_that_comes_back(fake, streams,
     assert pauses[-1] == 7
 
 
+@pytest.mark.stack
 async def test_a_connection_that_falls_silent_is_left(fake, streams) -> None:
     fake.reads += [[events(1), SILENCE], [SILENCE], [last(2)]]
     async with asyncio.timeout(30):

@@ -197,6 +197,7 @@ async def test_what_prompts_begin_with_alike_is_read_once(client, steps) -> None
     await running
 
 
+@pytest.mark.stack
 async def test_two_hundred_requests_at_once_all_get_their_own(client) -> None:
     prompts = [f"number {index}" for index in range(200)]
     got = await asyncio.gather(*(text(client, prompt, max_tokens=8) for prompt in prompts))

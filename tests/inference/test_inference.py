@@ -48,6 +48,7 @@ async def test_a_caller_may_send_a_batch_of_its_own(lite0, pictures, logits) -> 
     np.testing.assert_allclose(answer["logits"], logits[:8], atol=1e-4)
 
 
+@pytest.mark.stack
 async def test_a_thousand_requests_in_flight_on_one_stream_find_their_answers(client) -> None:
     answers = await asyncio.gather(
         *(client.infer("double", {"x": np.full((1, 2), number, np.float32)}) for number in range(1000))

@@ -84,6 +84,7 @@ async def test_an_error_that_was_put_ends_the_writing() -> None:
         await anext(written)
 
 
+@pytest.mark.stack
 async def test_a_slow_reader_of_large_answers_holds_the_reading(tmp_path) -> None:
     # Small requests, answers of 1 MB.
     size = 1 << 18

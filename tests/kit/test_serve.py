@@ -34,6 +34,7 @@ class Dependency:
         self.drained.set()
 
 
+@pytest.mark.stack
 async def test_health_follows_what_a_part_depends_on() -> None:
     dependency = Dependency()
     part = Part(services=["test.Service"], register=lambda server: None, check=dependency.check)

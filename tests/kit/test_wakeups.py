@@ -6,6 +6,8 @@ import socket
 import subprocess
 import sys
 
+import pytest
+
 from mediamesh.kit.wakeups import _all_at_once
 
 PROGRAM = """
@@ -50,6 +52,7 @@ def test_one_byte_is_left_to_grpc_and_the_rest_is_taken() -> None:
     assert left == [b"1", b"1", b"1"]
 
 
+@pytest.mark.stack
 def test_calls_are_answered_on_either_loop() -> None:
     for run in ("asyncio.run(main())", "import uvloop; uvloop.run(main())"):
         program = [sys.executable, "-c", PROGRAM.replace("{run}", run)]

@@ -153,6 +153,7 @@ async def test_what_cannot_be_signed_is_told_why(media, place, url) -> None:
         assert [name for name, _ in raised.value.violations] == [field]
 
 
+@pytest.mark.stack
 async def test_a_reader_that_leaves_gives_its_place_back(settings, serve, place, make_picture, monkeypatch) -> None:
     monkeypatch.setattr("mediamesh.media.download._LONGEST_WAIT_SECONDS", 0.3)
     large = make_picture("PNG", (2500, 2500), compress_level=0)  # more than the connection holds in its buffers

@@ -218,6 +218,7 @@ _BEGINS = strategies.sampled_from(
 )
 
 
+@pytest.mark.stack
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(begin=_BEGINS, rest=strategies.binary(min_size=1, max_size=4000))
 async def test_garbage_is_refused_with_a_code_and_never_stored(refused, begin, rest) -> None:
@@ -225,6 +226,7 @@ async def test_garbage_is_refused_with_a_code_and_never_stored(refused, begin, r
     assert error.number in {"E1010", "E1011", "E1013"}
 
 
+@pytest.mark.stack
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     kind=strategies.sampled_from(FORMATS),

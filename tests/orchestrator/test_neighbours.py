@@ -41,6 +41,7 @@ def image(**source):
     return value_pb2.Value(media=media_pb2.MediaValue(type=media_pb2.MEDIA_TYPE_IMAGE, **source))
 
 
+@pytest.mark.stack
 async def test_a_photo_goes_through_a_flow_by_reference_with_the_facts_of_its_bytes(with_media) -> None:
     photo = CAT.read_bytes()
     events = [event async for event in with_media.flows.run(SEE, {"upload.file": image(inline=photo)})]
@@ -81,6 +82,7 @@ async def test_an_agent_server_that_dies_fails_its_node_and_the_next_run_finds_t
                 state = [event async for event in mesh.flows.run(SLOW)][-1].execution_finished.state
 
 
+@pytest.mark.stack
 async def test_a_run_survives_a_restart_of_its_log(settings, agents, tmp_path) -> None:
     agents.release.clear()
     (port,) = free_ports(1)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -153,6 +154,7 @@ YAML = st.recursive(
 )
 
 
+@pytest.mark.stack
 @given(YAML, YAML)
 def test_no_yaml_crashes_the_check(nodes, edges) -> None:
     check_whatever(f"apiVersion: v1beta1\nkind: Flow\nmeta: {{id: a}}\ngraph:\n  nodes: {nodes}\n  edges: {edges}\n")

@@ -46,6 +46,7 @@ async def all_of(events):
     return [event async for event in events]
 
 
+@pytest.mark.stack
 async def test_a_watch_from_any_position_has_what_follows_and_nothing_else(mesh, twin) -> None:
     events = await all_of(mesh.flows.run(MANY))
     run, newest = events[0].execution_id, events[-1].sequence

@@ -301,6 +301,7 @@ async def test_a_reader_that_comes_back_in_time_finds_everything_on_any_replica(
         assert await read(twin, opened, after=4, until=30, subscriber_id="reader") == list(range(5, 31))
 
 
+@pytest.mark.stack
 async def test_a_reader_that_does_not_come_back_holds_the_producer_for_a_while_only(broker) -> None:
     opened = await opened_stream(broker, overflow="block", max_items=16)
     async with asyncio.timeout(20), broker.publish(opening_of(opened)) as publication:

@@ -121,6 +121,7 @@ async def test_events_that_come_faster_than_readers_are_served_gather_until_it_i
     assert max(batches) > 1
 
 
+@pytest.mark.stack
 async def test_a_reader_that_does_not_come_back_holds_nobody_up(tail) -> None:
     read = []
 

@@ -68,5 +68,6 @@ def test_an_array_that_no_tensor_holds_is_refused(dtype) -> None:
         datatype_of(np.zeros(1, dtype))
 
 
+@pytest.mark.stack
 def test_bf16_bits_are_the_upper_half_of_floats() -> None:
     assert bf16_to_fp32(np.array([0x3FC0, 0xC000, 0x7F80], np.uint16)).tolist() == [1.5, -2, float("inf")]
