@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from mediamesh.inference.pace import Here, Pace
-    from mediamesh.inference.scheduling import Call, Runner
+    from mediamesh.inference.scheduling import Call, Executor
 
     Array = np.ndarray[Any, Any]
     _Outcome = tuple[list[list[Array]], Run]
@@ -43,7 +43,7 @@ _SHORTEST_RETRY_SECONDS = 0.05
 
 @asynccontextmanager
 async def batching(
-    label: str, sessions: Sequence[Runner], queue: Queue, statistics: Statistics, pace: Pace | None = None
+    label: str, sessions: Sequence[Executor], queue: Queue, statistics: Statistics, pace: Pace | None = None
 ) -> AsyncGenerator[Batcher]:
     """Run a worker thread for every session; at the end what waits is refused and what runs is finished.
 
@@ -73,7 +73,7 @@ class Batcher:
     """The way of requests into a model and of its answers back; all but :meth:`work` belongs to the event loop."""
 
     def __init__(
-        self, label: str, queue: Queue, statistics: Statistics, sessions: Sequence[Runner], pace: Pace | None
+        self, label: str, queue: Queue, statistics: Statistics, sessions: Sequence[Executor], pace: Pace | None
     ) -> None:
         self.statistics = statistics
         statistics.waiting = queue.__len__
@@ -146,7 +146,7 @@ class Batcher:
         for ticket in left:
             self._answer(ticket, Unavailable(f"Model {self._label} is being unloaded."))
 
-    def work(self, session: Runner) -> None:
+    def work(self, session: Executor) -> None:
         """Run batches until the queue is closed; the body of a worker thread."""
         staging = Staging()
         while batch := self._queue.take():
@@ -179,7 +179,7 @@ class Batcher:
         here.note(ran - joined, call.items)
         return outputs
 
-    def _run(self, session: Runner, staging: Staging, batch: list[Ticket]) -> _Outcome | MeshError:
+    def _run(self, session: Executor, staging: Staging, batch: list[Ticket]) -> _Outcome | MeshError:
         taken = time.monotonic_ns()
         try:
             with _span(self._label, [ticket.span for ticket in batch], sum(ticket.items for ticket in batch)):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mediamesh.inference.scheduling import Call, Runner
+    from mediamesh.inference.scheduling import Call, Executor
 
 __all__ = ["Here", "Pace"]
 
@@ -31,9 +31,9 @@ class Pace:
 
     seconds: float = 0.0
     size: int = 0
-    wide: Runner | None = None
+    wide: Executor | None = None
 
-    def here(self, session: Runner) -> Here | None:
+    def here(self, session: Executor) -> Here | None:
         """Return what runs requests in the event loop, for a model that is small enough."""
         if not 0 < self.seconds <= _LONGEST_HERE_SECONDS:
             return None
@@ -43,7 +43,7 @@ class Pace:
 class Here:
     """Runs in the event loop: which requests, and for how long that goes well."""
 
-    def __init__(self, session: Runner, seconds: float, size: int) -> None:
+    def __init__(self, session: Executor, seconds: float, size: int) -> None:
         self.session = session
         self._most_items = int(_LONGEST_HERE_SECONDS / seconds)
         self._most_bytes = self._most_items * size

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["Call", "Counters", "Runner", "Scheduler", "SequenceMark"]
+__all__ = ["Call", "Counters", "Executor", "Scheduler", "SequenceMark"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class Counters(Protocol):
         ...
 
 
-class Runner(Protocol):
+class Executor(Protocol):
     """What runs a batch: a session, and whatever a test puts in its place."""
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
