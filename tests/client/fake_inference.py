@@ -56,6 +56,7 @@ class FakeServer:
         cancelled: Set when a caller leaves a stream.
         calls: Other calls, as method and request.
         has_models: What ModelReady says.
+        is_gone: ModelReady is refused as by a server that went away.
         is_serving: What ServerReady says.
     """
 
@@ -66,6 +67,7 @@ class FakeServer:
         self.cancelled = asyncio.Event()
         self.calls: list[tuple[str, dict[str, object]]] = []
         self.has_models = self.is_serving = True
+        self.is_gone = False
         self.address = ""
 
     async def ModelStreamInfer(self, request_iterator, context) -> None:
@@ -103,6 +105,8 @@ class FakeServer:
         return pb.ServerReadyResponse(ready=self.is_serving)
 
     async def ModelReady(self, request, context) -> pb.ModelReadyResponse:
+        if self.is_gone:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "Connection refused")
         return pb.ModelReadyResponse(ready=self.has_models)
 
     async def ModelMetadata(self, request, context) -> pb.ModelMetadataResponse:

@@ -139,6 +139,18 @@ async def test_a_model_that_a_triton_lacks_runs_on_the_other(pair) -> None:
     assert (len(without.asked), len(having.asked)) == (1, 10)
 
 
+async def test_a_server_that_goes_away_before_it_can_be_asked_about_the_model_costs_no_request(pair) -> None:
+    going, staying = pair
+
+    async def breaks_off(request):
+        yield refusal(request, "Stream removed")
+
+    going.behave, going.is_gone = breaks_off, True
+    async with InferenceClient(going.address, staying.address) as client:
+        assert (await client.infer("m", row(1)))["y"].tolist() == [[1]]
+    assert (len(going.asked), len(staying.asked)) == (1, 1)
+
+
 async def test_what_an_overloaded_server_refuses_the_other_takes(pair) -> None:
     full, free = pair
     full.behave = refusing(Overloaded.retry("The queue of model m is full.", 0.1))

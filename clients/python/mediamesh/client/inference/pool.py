@@ -142,20 +142,33 @@ class Search:
         """Raise unless the request may be sent again: it did not run, or running it twice does no harm."""
         match error:
             case Unavailable() | StreamInterrupted() | Cancelled():
-                self._is_any_away = True
-                # A server that names the model is there, and only cannot run it just now.
-                if "model" in error.metadata:
-                    server.note_lack(self._model)
-                else:
-                    self._pool.eject(server)
+                self._note_away(server, error)
             case NotFound():
                 server.note_lack(self._model)
             case Overloaded():
                 pass
             case _ if type(error) is MeshError and not error.metadata and len(self._pool.servers) > 1:
                 # On a stream Triton tells a sentence and no status; that a model is not there can be asked.
-                if await server.has(self._model, self._version):
+                if await self._has(server):
                     raise error
-                server.note_lack(self._model)
             case _:
                 raise error
+
+    async def _has(self, server: Server) -> bool:
+        """Tell whether a server has the model; one that cannot be asked any more has not."""
+        try:
+            if await server.has(self._model, self._version):
+                return True
+        except (Unavailable, StreamInterrupted, Cancelled) as error:
+            self._note_away(server, error)
+        else:
+            server.note_lack(self._model)
+        return False
+
+    def _note_away(self, server: Server, error: MeshError) -> None:
+        self._is_any_away = True
+        # A server that names the model is there, and only cannot run it just now.
+        if "model" in error.metadata:
+            server.note_lack(self._model)
+        else:
+            self._pool.eject(server)
