@@ -24,7 +24,7 @@ from mediamesh.wire.errors import MeshError
 from tests.chaos.cluster import Part
 from tests.inference import models
 
-__all__ = ["Asked", "Load", "add_version", "faults", "inference_servers", "loaded"]
+__all__ = ["Asked", "Load", "add_version", "address", "faults", "inference_servers", "loaded"]
 
 # What a version multiplies its input by.
 FACTORS = {1: 2.0, 2: 3.0, 3: 5.0}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from mediamesh.client.inference import InferenceClient
 from mediamesh.inference.repository import open_repository
 from mediamesh.inference.settings import Settings
 from mediamesh.wire.errors import FailedPrecondition, NotFound, Unavailable
+from tests.chaos.inference_load import address, inference_servers
 from tests.inference import models
 from tests.inference import sequence_models as sequences
 from tests.inference.conftest import inference_server
@@ -224,25 +224,21 @@ async def test_what_the_block_of_a_repository_raises_comes_out_as_it_is(tmp_path
             raise ZeroDivisionError
 
 
-def resident_megabytes() -> float:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
 @pytest.mark.stack
 async def test_memory_comes_back_when_a_model_is_unloaded(tmp_path) -> None:
     weights = 100e6
-    models.add_model(tmp_path, "large", models.weighty(int(weights / 4)))
-    async with served(tmp_path, load_models=()) as client:
+    # In a process of its own: this one has the memory of whatever other tests left in it.
+    async with inference_servers(tmp_path, 1) as (part,), InferenceClient(address(part)) as client:
+        models.add_model(tmp_path / "0" / "models", "large", models.weighty(int(weights / 4)))
 
         async def unloaded() -> bool:
-            return [entry.state for entry in await client.models.index()] == ["UNAVAILABLE"]
+            return {entry.name: entry.state for entry in await client.models.index()}["large"] == "UNAVAILABLE"
 
-        before = resident_megabytes()
+        before = part.memory
         for _ in range(3):
             await client.models.load("large")
             await client.infer("large", {"x": np.ones((1, 1), np.float32)})
-            assert resident_megabytes() > before + 0.8 * weights / 1e6
+            assert part.memory > before + 0.8 * weights
             await client.models.unload("large")
             await until(unloaded)
-        assert resident_megabytes() < before + 0.3 * weights / 1e6
+        assert part.memory < before + 0.3 * weights
