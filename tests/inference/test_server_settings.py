@@ -66,6 +66,13 @@ def test_log_switches_decide_which_severities_are_written(lines) -> None:
     assert written(lines) == ["WARNING", "ERROR"]
 
 
+def test_what_was_changed_is_as_it_was_when_the_server_has_ended(lines) -> None:
+    with LogSettings() as settings:
+        settings.change({"log_warning": False, "log_info": False})
+        assert written(lines) == ["ERROR"]
+    assert written(lines) == ["INFO", "WARNING", "ERROR"]
+
+
 @pytest.mark.parametrize(
     ("change", "error", "sentence"),
     [

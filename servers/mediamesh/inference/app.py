@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import grpc
 
+from mediamesh.inference.log_settings import LogSettings
 from mediamesh.inference.memory import limit
 from mediamesh.inference.repository import open_repository
 from mediamesh.inference.rest.handlers import EDGE_SERVICE, register_edge
@@ -24,24 +25,26 @@ async def app(settings: Settings) -> AsyncGenerator[Part]:
     """Load the models and offer them."""
     if settings.memory_bytes:
         limit(settings.memory_bytes)
-    async with open_repository(settings) as repository:
-        servicer = InferenceServicer(
-            repository,
-            SharedMemory(settings),
-            stream_requests=settings.stream_requests,
-            stream_bytes=settings.stream_bytes,
-        )
-        edge = InferenceEdgeServicer(
-            servicer, most_bytes=settings.max_message_bytes, most_json=settings.rest_json_bytes
-        )
+    with LogSettings() as logs:
+        async with open_repository(settings) as repository:
+            servicer = InferenceServicer(
+                repository,
+                SharedMemory(settings),
+                logs,
+                stream_requests=settings.stream_requests,
+                stream_bytes=settings.stream_bytes,
+            )
+            edge = InferenceEdgeServicer(
+                servicer, most_bytes=settings.max_message_bytes, most_json=settings.rest_json_bytes
+            )
 
-        def register_both(server: grpc.aio.Server) -> None:
-            register(servicer, server)
-            register_edge(edge, server)
+            def register_both(server: grpc.aio.Server) -> None:
+                register(servicer, server)
+                register_edge(edge, server)
 
-        yield Part(
-            services=[SERVICE, EDGE_SERVICE],
-            register=register_both,
-            check=repository.check,
-            drain=servicer.drain,
-        )
+            yield Part(
+                services=[SERVICE, EDGE_SERVICE],
+                register=register_both,
+                check=repository.check,
+                drain=servicer.drain,
+            )

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from mediamesh.api.inference.v2 import inference_service_pb2 as pb
 from mediamesh.inference.callers import is_local
-from mediamesh.inference.log_settings import LogSettings, log_response, log_values
+from mediamesh.inference.log_settings import log_response, log_values
 from mediamesh.inference.trace_settings import TraceSettings
 from mediamesh.wire.errors import NotFound, NotImplementedByServer
 
 if TYPE_CHECKING:
     import grpc
 
+    from mediamesh.inference.log_settings import LogSettings
     from mediamesh.inference.shared_memory import SharedMemory
 
     Context = grpc.aio.ServicerContext[Any, Any]
@@ -40,11 +41,12 @@ class ExtensionsServicer:
 
     Args:
         memory: The regions of shared memory.
+        logs: What is written to the log.
     """
 
-    def __init__(self, memory: SharedMemory) -> None:
+    def __init__(self, memory: SharedMemory, logs: LogSettings) -> None:
         self._memory = memory
-        self._logs = LogSettings()
+        self._logs = logs
         self._traces = TraceSettings()
 
     async def SystemSharedMemoryStatus(

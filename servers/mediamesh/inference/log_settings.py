@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 from mediamesh.api.inference.v2 import inference_service_pb2 as pb
 from mediamesh.wire.errors import InvalidRequest, NotImplementedByServer
@@ -22,10 +22,21 @@ _KINDS = {bool: "true or false", int: "a number", str: "a text"}
 
 
 class LogSettings:
-    """What is written to the log; settings hold until the process ends, and for everything in it."""
+    """What is written to the log, by everything in the process; a context manager that puts back what it found."""
 
     def __init__(self) -> None:
         self._off: frozenset[int] = frozenset()
+        self._found = logging.getLogger().level
+
+    def __enter__(self) -> Self:
+        self._found = logging.getLogger().level
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        root = logging.getLogger()
+        root.setLevel(self._found)
+        for handler in root.handlers:
+            handler.removeFilter(self._passes)
 
     def values(self) -> dict[str, Value]:
         """Return all settings."""

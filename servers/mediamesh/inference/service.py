@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor import MethodDescriptor
 
     from mediamesh.inference.datatypes import TensorSpec
+    from mediamesh.inference.log_settings import LogSettings
     from mediamesh.inference.repository import Repository
     from mediamesh.inference.shared_memory import SharedMemory
     from mediamesh.wire.infer_request import InferRequest
@@ -47,6 +48,7 @@ class InferenceServicer(ExtensionsServicer):
     Args:
         repository: The models.
         memory: The regions of shared memory.
+        logs: What is written to the log.
         stream_requests: Requests in flight on one stream.
         stream_bytes: Bytes of answers that wait on one stream.
 
@@ -55,9 +57,15 @@ class InferenceServicer(ExtensionsServicer):
     """
 
     def __init__(
-        self, repository: Repository, memory: SharedMemory, *, stream_requests: int, stream_bytes: int
+        self,
+        repository: Repository,
+        memory: SharedMemory,
+        logs: LogSettings,
+        *,
+        stream_requests: int,
+        stream_bytes: int,
     ) -> None:
-        super().__init__(memory)
+        super().__init__(memory, logs)
         self._repository = repository
         self._stream_requests = stream_requests
         self._stream_bytes = stream_bytes
