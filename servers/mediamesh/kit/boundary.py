@@ -135,6 +135,10 @@ class _Observed:
         except ValueError:  # pragma: no cover - a generator closed from another task
             _LOG.debug("the span of %s ended in another context", self._method)
 
+    def leave(self) -> None:
+        """Note that the caller has left; there is nobody to tell."""
+        self._code = grpc.StatusCode.CANCELLED
+
     async def fail(self, error: Exception) -> None:
         """End the call with the status that the error spells; never returns normally."""
         if not isinstance(error, MeshError):
@@ -176,6 +180,8 @@ def _guard_stream(
                         await context.write(response)
             except grpc.aio.AbortError:
                 raise
+            except grpc.aio.InternalError:  # grpc could not write: the call is over, and its caller gone
+                call.leave()
             except Exception as error:  # noqa: BLE001 - the boundary is where every error ends
                 await call.fail(error)
 
