@@ -436,6 +436,21 @@ async def test_who_leaves_is_sent_elsewhere_with_its_position(brokers) -> None:
     assert await read(staying, opened, resume_token=away.resume_token) == [3]
 
 
+async def test_who_leaves_minds_no_event_after_one_that_it_did_not_take(brokers) -> None:
+    leaving, staying = brokers[0], brokers[1]
+    opened = await opened_stream(leaving)
+    async with asyncio.timeout(10), leaving.publish(opening_of(opened)) as publication:
+        await publication.put([start()])
+        leaving.leave()
+        # A producer that has not heard of it yet goes on as before.
+        await publication.put([data(2)])
+        await publication.put([data(3)])
+        heard = await collect_responses(publication)
+    assert heard[-1].go_away.resume_token == "1"
+    await publish(staying, opened, [data(2), data(3), end(4)], epoch=publication.opened.epoch)
+    assert await read(staying, opened) == [1, 2, 3, 4]
+
+
 async def test_what_happens_is_counted(broker) -> None:
     opened = await opened_stream(broker, overflow="drop_newest", max_items=16)
     before = copy.deepcopy(vars(COUNTS))

@@ -82,12 +82,17 @@ class Publication:
     async def put(self, events: Sequence[PublishEvent]) -> None:
         """Take the next events of the producer; waits while too many are under way, or it is too fast.
 
+        While all are to go elsewhere none is taken: without an acknowledgement the producer sends it again there.
+
         Raises:
             InvalidRequest: an event is too large, or its chunk not valid.
             OutOfRange: its sequence is not the next one.
             FailedPrecondition: the stream has ended.
         """
         for event in events:
+            # What comes after one that was not taken is not taken either: out of turn only because of that.
+            if self._hub.leaving:
+                return
             if not self._is_new(event):
                 self._acks.repeat()
                 continue
@@ -95,7 +100,7 @@ class Publication:
                 await asyncio.sleep(wait)
             await self._committer.room()
             if self._hub.leaving:
-                return  # it is not acknowledged, so the producer sends it again elsewhere
+                return
             self._accept(event)
 
     def finish(self) -> None:
