@@ -29,10 +29,10 @@ from rich.table import Table
 from mediamesh.client import connect
 from mediamesh.client.inference import InferenceClient
 from mediamesh.inference.app import app
-from mediamesh.inference.providers import CPU, CUDA, TENSORRT, accelerated, preferred_providers
-from mediamesh.inference.session import Session
+from mediamesh.inference.onnx.providers import CPU, CUDA, TENSORRT, accelerated, preferred_providers
+from mediamesh.inference.onnx.session import Session
+from mediamesh.inference.onnx.tuning import read_tuning
 from mediamesh.inference.settings import Settings
-from mediamesh.inference.tuning import read_tuning
 from mediamesh.kit.serve import serving
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mediamesh.api.inference.v2 import inference_service_pb2 as pb
-from mediamesh.inference.pace import Here
+from mediamesh.inference.batching.pace import Here
 from mediamesh.wire.errors import (
     DeadlineExceeded,
     InvalidRequest,

@@ -14,8 +14,8 @@ import pytest
 from mediamesh.client import connect
 from mediamesh.client.inference import InferenceClient
 from mediamesh.inference.app import app
-from mediamesh.inference.pace import Here
-from mediamesh.inference.session import Session
+from mediamesh.inference.batching.pace import Here
+from mediamesh.inference.onnx.session import Session
 from mediamesh.inference.settings import Settings
 from mediamesh.kit.serve import serving
 from tests.inference import models

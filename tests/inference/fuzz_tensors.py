@@ -26,10 +26,10 @@ from mediamesh.api.inference.v2 import inference_service_pb2 as pb
 from mediamesh.client import connect
 from mediamesh.inference.datatypes import TensorSpec
 from mediamesh.inference.parsing import parse
+from mediamesh.inference.protocol.shared_memory import SharedMemory
 from mediamesh.inference.rest.generate import generate_request
 from mediamesh.inference.rest.requests import infer_request
 from mediamesh.inference.settings import Settings
-from mediamesh.inference.shared_memory import SharedMemory
 from mediamesh.inference.tensors import Signature
 from mediamesh.wire.errors import InvalidRequest, MeshError
 from mediamesh.wire.infer_request import split

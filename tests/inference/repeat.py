@@ -13,9 +13,9 @@ from unittest import mock
 
 import numpy as np
 
-from mediamesh.inference import config as config_module
-from mediamesh.inference import fields
 from mediamesh.inference.backend import Backend
+from mediamesh.inference.configuration import config as config_module
+from mediamesh.inference.configuration import fields
 from mediamesh.inference.datatypes import TensorSpec
 from mediamesh.inference.model import BACKENDS
 from mediamesh.inference.scheduling import Call
@@ -54,7 +54,7 @@ class Repeater:
         self.changed = asyncio.Event()
 
     async def run(self, call: Call) -> list[np.ndarray]:
-        raise NotImplementedError
+        raise AssertionError("a decoupled model is asked for its stream")
 
     async def stream(self, call: Call) -> AsyncGenerator[list[np.ndarray]]:
         times = int(call.inputs["times"][0])

@@ -10,10 +10,10 @@ from functools import partial
 import numpy as np
 import pytest
 
-from mediamesh.inference.batcher import batching
-from mediamesh.inference.pace import Here, Pace
-from mediamesh.inference.policies import BatchPolicy, LevelPolicy
-from mediamesh.inference.queue import Queue
+from mediamesh.inference.batching.batcher import batching
+from mediamesh.inference.batching.pace import Here, Pace
+from mediamesh.inference.batching.policies import BatchPolicy, LevelPolicy
+from mediamesh.inference.batching.queue import Queue
 from mediamesh.inference.scheduling import Call
 from mediamesh.inference.statistics import Statistics
 from mediamesh.wire.errors import DeadlineExceeded, MeshError, Overloaded, Unavailable

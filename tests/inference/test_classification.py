@@ -10,8 +10,8 @@ import pytest
 from mediamesh.api.inference.v2 import inference_service_pb2 as pb
 from mediamesh.api.inference.v2 import model_config_pb2 as config_pb
 from mediamesh.api.inference.v2.inference_service_pb2_grpc import GRPCInferenceServiceStub
-from mediamesh.inference.classification import best_classes, read_labels
-from mediamesh.inference.config import LoadError
+from mediamesh.inference.configuration.config import LoadError
+from mediamesh.inference.protocol.classification import best_classes, read_labels
 from mediamesh.wire.errors import InvalidRequest
 from mediamesh.wire.tensors import from_raw
 

@@ -15,13 +15,13 @@ from google.protobuf import text_format
 from mediamesh.api.inference.v2 import model_config_pb2 as pb
 from mediamesh.client import connect
 from mediamesh.client.inference import InferenceClient
-from mediamesh.inference.config import LoadError, read_config
-from mediamesh.inference.fields import ONNXRUNTIME, PARAMETERS, SUPPORTED
-from mediamesh.inference.repository import open_repository
-from mediamesh.inference.session import Session
+from mediamesh.inference.configuration.config import LoadError, read_config
+from mediamesh.inference.configuration.fields import ONNXRUNTIME, PARAMETERS, SUPPORTED
+from mediamesh.inference.onnx.session import Session
+from mediamesh.inference.onnx.tuning import read_tuning
+from mediamesh.inference.repository.repository import open_repository
 from mediamesh.inference.settings import Settings
 from mediamesh.inference.statistics import Statistics
-from mediamesh.inference.tuning import read_tuning
 from mediamesh.wire.errors import InvalidRequest, NotFound
 from tests.inference import models
 from tests.inference.conftest import inference_server
@@ -196,8 +196,8 @@ async def test_several_groups_divide_the_cores_among_their_instances(tmp_path, m
         used.append(threads)
         return Session(label, path, threads=threads, **settings)
 
-    monkeypatch.setattr("mediamesh.inference.instances.cores", lambda limit: 12)
-    monkeypatch.setattr("mediamesh.inference.instances.Session", session)
+    monkeypatch.setattr("mediamesh.inference.onnx.instances.cores", lambda limit: 12)
+    monkeypatch.setattr("mediamesh.inference.onnx.instances.Session", session)
     groups = 'instance_group [{ name: "a" count: 1 kind: KIND_CPU }, { count: 3 }]'
     models.add_model(tmp_path, "model", models.double(), groups)
     config = (await opened(tmp_path)).config

@@ -12,7 +12,7 @@ from mediamesh.api.inference.v2 import inference_service_pb2 as pb
 from mediamesh.api.inference.v2.inference_service_pb2_grpc import GRPCInferenceServiceStub
 from mediamesh.client import connect
 from mediamesh.client.inference import InferenceClient
-from mediamesh.inference.source import Override, open_source
+from mediamesh.inference.repository.source import Override, open_source
 from mediamesh.wire.errors import FailedPrecondition, InvalidRequest, NotFound, Overloaded
 from tests.inference import models
 from tests.inference.conftest import inference_server

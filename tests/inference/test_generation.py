@@ -13,7 +13,7 @@ import pytest
 
 from mediamesh.client import connect
 from mediamesh.client.inference import Answer, InferenceClient
-from mediamesh.inference.config import read_config
+from mediamesh.inference.configuration.config import read_config
 from mediamesh.inference.generation.decoder import Decoder
 from mediamesh.inference.model import loaded
 from mediamesh.inference.scheduling import Call

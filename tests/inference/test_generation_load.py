@@ -7,7 +7,7 @@ import json
 import onnx
 import pytest
 
-from mediamesh.inference.config import LoadError, read_config
+from mediamesh.inference.configuration.config import LoadError, read_config
 from mediamesh.inference.model import loaded
 from mediamesh.inference.settings import Settings
 from tests.inference import models

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mediamesh.api.inference.v2 import model_config_pb2 as config_pb
-from mediamesh.inference.config import LoadError
-from mediamesh.inference.policies import BatchPolicy, LevelPolicy, batch_policy
-from mediamesh.inference.queue import Queue
-from mediamesh.inference.tickets import Ticket
+from mediamesh.inference.batching.policies import BatchPolicy, LevelPolicy, batch_policy
+from mediamesh.inference.batching.queue import Queue
+from mediamesh.inference.batching.tickets import Ticket
+from mediamesh.inference.configuration.config import LoadError
 from mediamesh.wire.errors import Overloaded, Unavailable
 
 MS = 1_000_000

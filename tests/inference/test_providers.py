@@ -10,11 +10,11 @@ import pytest
 from google.protobuf import text_format
 
 from mediamesh.api.inference.v2 import model_config_pb2 as pb
-from mediamesh.inference.bound import BoundRuns
-from mediamesh.inference.config import LoadError
-from mediamesh.inference.providers import CPU, CUDA, TENSORRT, accelerated
-from mediamesh.inference.session import Session
-from mediamesh.inference.tuning import Tuning, read_tuning
+from mediamesh.inference.configuration.config import LoadError
+from mediamesh.inference.onnx.bound import BoundRuns
+from mediamesh.inference.onnx.providers import CPU, CUDA, TENSORRT, accelerated
+from mediamesh.inference.onnx.session import Session
+from mediamesh.inference.onnx.tuning import Tuning, read_tuning
 from tests.inference import models
 
 ALL = [TENSORRT, CUDA, CPU]
@@ -141,7 +141,7 @@ def test_what_a_bound_run_has_answered_is_not_changed_by_the_next(bound) -> None
 
 
 def test_a_model_on_a_device_runs_through_bindings_in_many_threads(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("mediamesh.inference.session._device", lambda running, asked: ("cpu", 0))
+    monkeypatch.setattr("mediamesh.inference.onnx.session._device", lambda running, asked: ("cpu", 0))
     path = models.add_model(tmp_path, "double", models.double()) / "1" / "model.onnx"
     for tuning in (Tuning(), Tuning(cuda_graphs=True)):
         session = Session("double/1", path, providers=[(CPU, {})], threads=1, tuning=tuning)

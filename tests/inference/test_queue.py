@@ -11,7 +11,7 @@ from mediamesh.api.inference.v2 import inference_service_pb2 as pb
 from mediamesh.api.inference.v2.inference_service_pb2_grpc import GRPCInferenceServiceStub
 from mediamesh.client import connect
 from mediamesh.client.inference import InferenceClient
-from mediamesh.inference.queue import Queue
+from mediamesh.inference.batching.queue import Queue
 from mediamesh.wire.errors import DeadlineExceeded, Overloaded, Unavailable
 from tests.inference import models
 from tests.inference.conftest import inference_server

@@ -12,7 +12,7 @@ import pytest
 
 from mediamesh.client import connect
 from mediamesh.client.inference import InferenceClient
-from mediamesh.inference.repository import open_repository
+from mediamesh.inference.repository.repository import open_repository
 from mediamesh.inference.settings import Settings
 from mediamesh.wire.errors import FailedPrecondition, NotFound, Unavailable
 from tests.chaos.inference_load import address, inference_servers

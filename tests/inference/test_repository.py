@@ -13,9 +13,9 @@ from mediamesh.api.inference.v2 import model_config_pb2 as config_pb
 from mediamesh.api.inference.v2.inference_service_pb2_grpc import GRPCInferenceServiceStub
 from mediamesh.client import connect
 from mediamesh.client.inference import InferenceClient
-from mediamesh.inference.config import LoadError, read_config
-from mediamesh.inference.repository import Repository, open_repository
-from mediamesh.inference.session import Session
+from mediamesh.inference.configuration.config import LoadError, read_config
+from mediamesh.inference.onnx.session import Session
+from mediamesh.inference.repository.repository import Repository, open_repository
 from mediamesh.inference.settings import Settings
 from mediamesh.kit.settings import SettingsError
 from mediamesh.wire.errors import NotFound
@@ -148,8 +148,8 @@ async def test_the_count_of_instances_chooses_throughput_or_latency(
         used.append(threads)
         return Session(label, path, threads=threads, **settings)
 
-    monkeypatch.setattr("mediamesh.inference.instances.cores", lambda limit: limit)
-    monkeypatch.setattr("mediamesh.inference.instances.Session", session)
+    monkeypatch.setattr("mediamesh.inference.onnx.instances.cores", lambda limit: limit)
+    monkeypatch.setattr("mediamesh.inference.onnx.instances.Session", session)
     models.add_model(tmp_path, "double", models.double(), group)
     config = (await loaded(tmp_path, cpu_threads=3)).find("double").config
     assert config.instance_group[0].count == workers

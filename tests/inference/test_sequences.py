@@ -12,7 +12,7 @@ from mediamesh.api.inference.v2 import inference_service_pb2 as pb
 from mediamesh.api.inference.v2.inference_service_pb2_grpc import GRPCInferenceServiceStub
 from mediamesh.client import connect
 from mediamesh.client.inference import InferenceClient
-from mediamesh.inference import slots
+from mediamesh.inference.sequences import slots
 from mediamesh.wire.errors import (
     DeadlineExceeded,
     FailedPrecondition,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from mediamesh.inference.config import LoadError, read_config
+from mediamesh.inference.configuration.config import LoadError, read_config
 from mediamesh.inference.datatypes import TensorSpec
-from mediamesh.inference.sequence_config import read_sequences
+from mediamesh.inference.sequences.config import read_sequences
 
 INPUTS = [
     TensorSpec("x", "FP32", (-1, 2)),

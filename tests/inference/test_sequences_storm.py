@@ -11,7 +11,7 @@ import pytest
 from mediamesh.api.inference.v2 import inference_service_pb2 as pb
 from mediamesh.api.inference.v2.inference_service_pb2_grpc import GRPCInferenceServiceStub
 from mediamesh.client import connect
-from mediamesh.inference.sequences import SequenceScheduler
+from mediamesh.inference.sequences.scheduler import SequenceScheduler
 from mediamesh.wire.errors import FailedPrecondition, InvalidRequest, MeshError, NotFound, Overloaded, Unavailable
 from tests.inference import sequence_models as made
 from tests.inference.conftest import inference_server

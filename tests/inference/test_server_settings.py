@@ -11,8 +11,8 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from mediamesh.api.inference.v2 import inference_service_pb2 as pb
 from mediamesh.api.inference.v2.inference_service_pb2_grpc import GRPCInferenceServiceStub
-from mediamesh.inference.log_settings import LogSettings
-from mediamesh.inference.trace_settings import TraceSettings
+from mediamesh.inference.protocol.log_settings import LogSettings
+from mediamesh.inference.protocol.trace_settings import TraceSettings
 from mediamesh.kit.telemetry import AdjustableSampler
 from mediamesh.wire.errors import FailedPrecondition, InvalidRequest, NotImplementedByServer
 

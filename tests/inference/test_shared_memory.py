@@ -16,9 +16,9 @@ import pytest
 from mediamesh.api.inference.v2 import inference_service_pb2 as pb
 from mediamesh.api.inference.v2.inference_service_pb2_grpc import GRPCInferenceServiceStub
 from mediamesh.client import connect
-from mediamesh.inference import callers
+from mediamesh.inference.protocol import callers
+from mediamesh.inference.protocol.shared_memory import SharedMemory
 from mediamesh.inference.settings import Settings
-from mediamesh.inference.shared_memory import SharedMemory
 from mediamesh.wire.errors import (
     AlreadyExists,
     InvalidRequest,

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 from mediamesh.api.inference.v2 import inference_service_pb2 as pb
 from mediamesh.api.inference.v2.inference_service_pb2_grpc import GRPCInferenceServiceStub
 from mediamesh.client import connect
-from mediamesh.inference.outbox import Outbox
+from mediamesh.inference.protocol.outbox import Outbox
 from mediamesh.wire.errors import InvalidRequest
 from tests.inference import models
 from tests.inference.conftest import inference_server

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mediamesh.inference.measure import largest_worthwhile, time_batches
-from mediamesh.inference.repository import open_repository
-from mediamesh.inference.session import Session
+from mediamesh.inference.onnx.measure import largest_worthwhile, time_batches
+from mediamesh.inference.onnx.session import Session
+from mediamesh.inference.repository.repository import open_repository
 from mediamesh.inference.settings import Settings
 from mediamesh.wire.errors import NotFound
 from tests.inference import models

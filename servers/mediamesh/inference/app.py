@@ -7,14 +7,14 @@ from contextlib import asynccontextmanager
 
 import grpc
 
-from mediamesh.inference.log_settings import LogSettings
-from mediamesh.inference.memory import limit
-from mediamesh.inference.repository import open_repository
+from mediamesh.inference.protocol.log_settings import LogSettings
+from mediamesh.inference.protocol.shared_memory import SharedMemory
+from mediamesh.inference.repository.memory import limit
+from mediamesh.inference.repository.repository import open_repository
 from mediamesh.inference.rest.handlers import EDGE_SERVICE, register_edge
 from mediamesh.inference.rest.service import InferenceEdgeServicer
 from mediamesh.inference.service import SERVICE, InferenceServicer, register
 from mediamesh.inference.settings import Settings
-from mediamesh.inference.shared_memory import SharedMemory
 from mediamesh.kit.serve import Part
 
 __all__ = ["app"]

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mediamesh.api.inference.v2 import inference_service_pb2 as pb
-from mediamesh.inference.fields import DECODER, ONNXRUNTIME
-from mediamesh.inference.onnx_backend import open_onnx
+from mediamesh.inference.configuration.fields import DECODER, ONNXRUNTIME
+from mediamesh.inference.onnx.backend import open_onnx
+from mediamesh.inference.repository.uses import Uses
 from mediamesh.inference.scheduling import Call
-from mediamesh.inference.sequence_parameters import sequence_mark
-from mediamesh.inference.sequences import SequenceScheduler
-from mediamesh.inference.uses import Uses
+from mediamesh.inference.sequences.parameters import sequence_mark
+from mediamesh.inference.sequences.scheduler import SequenceScheduler
 from mediamesh.wire.errors import NotImplementedByServer
 
 if TYPE_CHECKING:
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     from mediamesh.api.inference.v2 import model_config_pb2 as config_pb
     from mediamesh.inference.backend import Backend, Open
+    from mediamesh.inference.protocol.shared_memory import SharedMemory
+    from mediamesh.inference.sequences.slots import Slots
     from mediamesh.inference.settings import Settings
-    from mediamesh.inference.shared_memory import SharedMemory
-    from mediamesh.inference.slots import Slots
     from mediamesh.inference.tensors import Bound
     from mediamesh.wire.infer_request import InferRequest
 

@@ -11,11 +11,11 @@ import grpc
 from google.protobuf.message_factory import GetMessageClass
 
 from mediamesh.api.inference.v2 import inference_service_pb2 as pb
-from mediamesh.inference.extensions import EXTENSIONS, ExtensionsServicer
-from mediamesh.inference.load_request import check_unload, override_of
-from mediamesh.inference.outbox import Outbox
 from mediamesh.inference.parsing import parse
-from mediamesh.inference.stream import Manner, Runner, answers
+from mediamesh.inference.protocol.extensions import EXTENSIONS, ExtensionsServicer
+from mediamesh.inference.protocol.outbox import Outbox
+from mediamesh.inference.protocol.stream import Manner, Runner, answers
+from mediamesh.inference.repository.load_request import check_unload, override_of
 from mediamesh.kit.boundary import time_left
 from mediamesh.wire.errors import NotFound, NotImplementedByServer
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor import MethodDescriptor
 
     from mediamesh.inference.datatypes import TensorSpec
-    from mediamesh.inference.log_settings import LogSettings
-    from mediamesh.inference.repository import Repository
-    from mediamesh.inference.shared_memory import SharedMemory
+    from mediamesh.inference.protocol.log_settings import LogSettings
+    from mediamesh.inference.protocol.shared_memory import SharedMemory
+    from mediamesh.inference.repository.repository import Repository
     from mediamesh.wire.infer_request import InferRequest
 
     Context = grpc.aio.ServicerContext[Any, Any]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 
 from mediamesh.api.inference.v2 import inference_service_pb2 as pb
-from mediamesh.inference.classification import best_classes
-from mediamesh.inference.shared_memory import Room
+from mediamesh.inference.protocol.classification import best_classes
+from mediamesh.inference.protocol.shared_memory import Room
 from mediamesh.wire.errors import InvalidRequest
 from mediamesh.wire.tensors import DTYPES, from_contents, from_raw, to_bytes, to_raw
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from mediamesh.inference.datatypes import TensorSpec
-    from mediamesh.inference.shared_memory import SharedMemory
+    from mediamesh.inference.protocol.shared_memory import SharedMemory
     from mediamesh.wire.infer_request import InferRequest
 
     Array = np.ndarray[Any, Any]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mediamesh.api.inference.v2 import model_config_pb2 as config_pb
 from mediamesh.inference.backend import Backend
-from mediamesh.inference.config import CONFIG_FILE, LoadError
+from mediamesh.inference.configuration.config import CONFIG_FILE, LoadError
 from mediamesh.inference.datatypes import TO_CONFIG
 from mediamesh.inference.generation.counters import GenerationCounters
 from mediamesh.inference.generation.decoder import Decoder
@@ -18,7 +18,7 @@ from mediamesh.inference.generation.options import GENERATION_FILE, Facts, Optio
 from mediamesh.inference.generation.prompt import Prompter
 from mediamesh.inference.generation.request import INPUTS, OUTPUTS, Reader
 from mediamesh.inference.generation.waiting import Waiting
-from mediamesh.inference.providers import CPU, cores
+from mediamesh.inference.onnx.providers import CPU, cores
 from mediamesh.inference.tensors import Signature
 
 if TYPE_CHECKING:

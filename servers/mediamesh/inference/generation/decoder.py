@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnxruntime as ort
 
-from mediamesh.inference.config import LoadError
+from mediamesh.inference.configuration.config import LoadError
 from mediamesh.inference.generation.cache import Cache, CacheTensor
-from mediamesh.inference.providers import CPU
+from mediamesh.inference.onnx.providers import CPU
 from mediamesh.wire.errors import MeshError
 
 if TYPE_CHECKING:

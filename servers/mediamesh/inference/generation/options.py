@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mediamesh.inference.config import CONFIG_FILE, LoadError
+from mediamesh.inference.configuration.config import CONFIG_FILE, LoadError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

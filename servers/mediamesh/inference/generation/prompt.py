@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer
 
-from mediamesh.inference.config import LoadError
+from mediamesh.inference.configuration.config import LoadError
 from mediamesh.wire.errors import InvalidRequest
 
 if TYPE_CHECKING:

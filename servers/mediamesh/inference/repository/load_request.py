@@ -6,7 +6,7 @@ import base64
 import binascii
 from typing import TYPE_CHECKING
 
-from mediamesh.inference.source import Override
+from mediamesh.inference.repository.source import Override
 from mediamesh.wire.errors import InvalidRequest
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from mediamesh.api.inference.v2 import inference_service_pb2 as pb
-from mediamesh.inference.outbox import Outbox
 from mediamesh.inference.parsing import kept_rules, taken_apart
+from mediamesh.inference.protocol.outbox import Outbox
 from mediamesh.wire.errors import InvalidRequest, MeshError
 from mediamesh.wire.infer_request import STATUS_PARAMETER
 

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Self, TypeAlias
 
 from mediamesh.api.inference.v2 import model_config_pb2 as pb
-from mediamesh.inference.config import CONFIG_FILE, LoadError, read_config, read_override
+from mediamesh.inference.configuration.config import CONFIG_FILE, LoadError, read_config, read_override
 from mediamesh.wire.errors import InvalidRequest, NotFound
 
 if TYPE_CHECKING:

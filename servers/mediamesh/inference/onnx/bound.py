@@ -18,7 +18,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_state  # pyright:
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
 
-    from mediamesh.inference.tuning import Tuning
+    from mediamesh.inference.onnx.tuning import Tuning
 
     Array = np.ndarray[Any, Any]
 

@@ -8,13 +8,13 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from mediamesh.inference.tickets import Lane, Ticket
+from mediamesh.inference.batching.tickets import Lane, Ticket
 from mediamesh.wire.errors import Overloaded, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from mediamesh.inference.policies import BatchPolicy
+    from mediamesh.inference.batching.policies import BatchPolicy
 
 __all__ = ["Queue"]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mediamesh.api.inference.v2 import model_config_pb2 as pb
-from mediamesh.inference.config import LoadError
+from mediamesh.inference.configuration.config import LoadError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

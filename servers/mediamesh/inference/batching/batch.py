@@ -12,7 +12,7 @@ from mediamesh.wire.errors import MeshError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from mediamesh.inference.tickets import Ticket
+    from mediamesh.inference.batching.tickets import Ticket
 
     Array = np.ndarray[Any, Any]
 

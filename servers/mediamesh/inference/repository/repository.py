@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mediamesh.api.inference.v2 import inference_service_pb2 as pb
-from mediamesh.inference.control import READY, Control
+from mediamesh.inference.repository.control import READY, Control
 from mediamesh.wire.errors import NotFound, Unavailable
 
 if TYPE_CHECKING:

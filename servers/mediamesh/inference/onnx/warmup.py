@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mediamesh.api.inference.v2 import model_config_pb2 as pb
-from mediamesh.inference.config import LoadError, file_beside
+from mediamesh.inference.configuration.config import LoadError, file_beside
 from mediamesh.inference.datatypes import TO_CONFIG
 from mediamesh.wire.errors import MeshError
 from mediamesh.wire.tensors import DTYPES, from_raw
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mediamesh.inference.datatypes import TensorSpec
-    from mediamesh.inference.session import Session
+    from mediamesh.inference.onnx.session import Session
 
     Array = np.ndarray[Any, Any]
     Feeds = Mapping[str, Array]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeAlias
 
 from mediamesh.api.inference.v2 import model_config_pb2 as pb
-from mediamesh.inference.config import PLATFORM, LoadError
+from mediamesh.inference.configuration.config import PLATFORM, LoadError
+from mediamesh.inference.configuration.fields import ONNXRUNTIME
 from mediamesh.inference.datatypes import TO_CONFIG, TensorSpec
-from mediamesh.inference.fields import ONNXRUNTIME
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import onnxruntime as ort
 
 from mediamesh.api.inference.v2 import model_config_pb2 as pb
-from mediamesh.inference.config import LoadError
-from mediamesh.inference.fields import PARAMETERS
+from mediamesh.inference.configuration.config import LoadError
+from mediamesh.inference.configuration.fields import PARAMETERS
 
 if TYPE_CHECKING:
     from pathlib import Path

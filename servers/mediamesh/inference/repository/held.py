@@ -6,15 +6,15 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from mediamesh.inference.config import LoadError
+from mediamesh.inference.configuration.config import LoadError
 from mediamesh.inference.model import Model, loaded
 from mediamesh.wire.errors import MeshError
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
+    from mediamesh.inference.repository.source import Source
     from mediamesh.inference.settings import Settings
-    from mediamesh.inference.source import Source
 
 __all__ = ["Held", "hold"]
 

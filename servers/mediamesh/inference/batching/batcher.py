@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry import trace
 
-from mediamesh.inference.batch import Staging, split
-from mediamesh.inference.order import Order
-from mediamesh.inference.queue import Queue
+from mediamesh.inference.batching.batch import Staging, split
+from mediamesh.inference.batching.order import Order
+from mediamesh.inference.batching.queue import Queue
+from mediamesh.inference.batching.tickets import Ticket
 from mediamesh.inference.statistics import Run, Statistics
-from mediamesh.inference.tickets import Ticket
 from mediamesh.wire.errors import DeadlineExceeded, MeshError, Overloaded, Unavailable
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from mediamesh.inference.pace import Here, Pace
+    from mediamesh.inference.batching.pace import Here, Pace
     from mediamesh.inference.scheduling import Call, Executor
 
     Array = np.ndarray[Any, Any]

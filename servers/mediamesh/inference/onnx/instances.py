@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import onnxruntime as ort
 
 from mediamesh.api.inference.v2 import model_config_pb2 as pb
-from mediamesh.inference.config import CONFIG_FILE, LoadError
-from mediamesh.inference.providers import CPU, CUDA, accelerated, cores, preferred_providers
-from mediamesh.inference.reshape import Reshapes
-from mediamesh.inference.session import Session
+from mediamesh.inference.configuration.config import CONFIG_FILE, LoadError
+from mediamesh.inference.configuration.reshape import Reshapes
+from mediamesh.inference.onnx.providers import CPU, CUDA, accelerated, cores, preferred_providers
+from mediamesh.inference.onnx.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from mediamesh.inference.onnx.tuning import Tuning
     from mediamesh.inference.settings import Settings
-    from mediamesh.inference.tuning import Tuning
 
     Array = np.ndarray[Any, Any]
 

@@ -12,19 +12,19 @@ from collections import defaultdict
 from functools import partial
 from typing import TYPE_CHECKING
 
-from mediamesh.inference.config import LoadError
-from mediamesh.inference.held import Held, hold
-from mediamesh.inference.loading import in_a_thread
-from mediamesh.inference.memory import give_back
-from mediamesh.inference.source import Override, Source, checked_name, fingerprint, open_source
+from mediamesh.inference.configuration.config import LoadError
+from mediamesh.inference.repository.held import Held, hold
+from mediamesh.inference.repository.loading import in_a_thread
+from mediamesh.inference.repository.memory import give_back
+from mediamesh.inference.repository.source import Override, Source, checked_name, fingerprint, open_source
 from mediamesh.wire.errors import FailedPrecondition, MeshError, NotFound, Overloaded, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
-    from mediamesh.inference.repository import Repository
+    from mediamesh.inference.repository.repository import Repository
+    from mediamesh.inference.repository.source import Fingerprint
     from mediamesh.inference.settings import Settings
-    from mediamesh.inference.source import Fingerprint
 
     Work = Callable[[asyncio.Future[None]], Awaitable[None]]
 

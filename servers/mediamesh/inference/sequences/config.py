@@ -6,19 +6,19 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mediamesh.inference.config import CONFIG_FILE, LoadError
-from mediamesh.inference.controls import read_controls
-from mediamesh.inference.policies import BatchPolicy
-from mediamesh.inference.states import read_states
+from mediamesh.inference.batching.policies import BatchPolicy
+from mediamesh.inference.configuration.config import CONFIG_FILE, LoadError
+from mediamesh.inference.sequences.controls import read_controls
+from mediamesh.inference.sequences.states import read_states
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from mediamesh.api.inference.v2 import model_config_pb2 as pb
-    from mediamesh.inference.controls import Controls
     from mediamesh.inference.datatypes import TensorSpec
-    from mediamesh.inference.states import State
+    from mediamesh.inference.sequences.controls import Controls
+    from mediamesh.inference.sequences.states import State
 
 __all__ = ["SequenceConfig", "read_sequences"]
 

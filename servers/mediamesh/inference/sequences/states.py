@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mediamesh.api.inference.v2 import model_config_pb2 as pb
-from mediamesh.inference.config import LoadError, file_beside
+from mediamesh.inference.configuration.config import LoadError, file_beside
 from mediamesh.inference.datatypes import TO_CONFIG
 from mediamesh.wire.tensors import DTYPES, from_raw
 

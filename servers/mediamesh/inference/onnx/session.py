@@ -12,18 +12,18 @@ import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state  # pyright: ignore[reportAttributeAccessIssue]
 
-from mediamesh.inference.bound import BoundRuns
-from mediamesh.inference.config import LoadError
+from mediamesh.inference.configuration.config import LoadError
 from mediamesh.inference.datatypes import BY_ONNX, TensorSpec
-from mediamesh.inference.providers import CPU, CUDA, TENSORRT, Provider, what_lacks
-from mediamesh.inference.tuning import Tuning
+from mediamesh.inference.onnx.bound import BoundRuns
+from mediamesh.inference.onnx.providers import CPU, CUDA, TENSORRT, Provider, what_lacks
+from mediamesh.inference.onnx.tuning import Tuning
 from mediamesh.wire.errors import InvalidRequest, MeshError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from mediamesh.inference.reshape import Reshapes
+    from mediamesh.inference.configuration.reshape import Reshapes
 
     Array = np.ndarray[Any, Any]
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mediamesh.api.inference.v2 import inference_service_pb2 as pb
-from mediamesh.inference.callers import is_local
-from mediamesh.inference.log_settings import log_response, log_values
-from mediamesh.inference.trace_settings import TraceSettings
+from mediamesh.inference.protocol.callers import is_local
+from mediamesh.inference.protocol.log_settings import log_response, log_values
+from mediamesh.inference.protocol.trace_settings import TraceSettings
 from mediamesh.wire.errors import NotFound, NotImplementedByServer
 
 if TYPE_CHECKING:
     import grpc
 
-    from mediamesh.inference.log_settings import LogSettings
-    from mediamesh.inference.shared_memory import SharedMemory
+    from mediamesh.inference.protocol.log_settings import LogSettings
+    from mediamesh.inference.protocol.shared_memory import SharedMemory
 
     Context = grpc.aio.ServicerContext[Any, Any]
 

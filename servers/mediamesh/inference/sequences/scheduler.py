@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from mediamesh.inference.slots import Slots
+from mediamesh.inference.sequences.slots import Slots
 from mediamesh.wire.errors import DeadlineExceeded, InvalidRequest, MeshError, Overloaded
 
 if TYPE_CHECKING:
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from mediamesh.inference.batcher import Batcher
+    from mediamesh.inference.batching.batcher import Batcher
     from mediamesh.inference.scheduling import Call, SequenceMark
-    from mediamesh.inference.sequence_config import SequenceConfig
-    from mediamesh.inference.slots import Sequence
+    from mediamesh.inference.sequences.config import SequenceConfig
+    from mediamesh.inference.sequences.slots import Sequence
     from mediamesh.inference.statistics import Statistics
 
     Array = np.ndarray[Any, Any]

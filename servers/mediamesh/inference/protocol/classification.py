@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mediamesh.inference.config import CONFIG_FILE, LoadError
+from mediamesh.inference.configuration.config import CONFIG_FILE, LoadError
 from mediamesh.wire.tensors import bf16_to_fp32
 
 if TYPE_CHECKING:

@@ -8,31 +8,31 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mediamesh.inference.backend import Backend
-from mediamesh.inference.batcher import batching
-from mediamesh.inference.classification import read_labels
-from mediamesh.inference.completion import complete, offered
-from mediamesh.inference.config import CONFIG_FILE, LoadError
-from mediamesh.inference.instances import Instances
-from mediamesh.inference.loading import in_a_thread
-from mediamesh.inference.measure import largest_worthwhile, time_batches
-from mediamesh.inference.pace import Pace
-from mediamesh.inference.policies import BatchPolicy, batch_policy
-from mediamesh.inference.providers import cores
-from mediamesh.inference.queue import Queue
-from mediamesh.inference.sequence_config import SequenceConfig, read_sequences
-from mediamesh.inference.sequences import Limits, sequencing
+from mediamesh.inference.batching.batcher import batching
+from mediamesh.inference.batching.pace import Pace
+from mediamesh.inference.batching.policies import BatchPolicy, batch_policy
+from mediamesh.inference.batching.queue import Queue
+from mediamesh.inference.configuration.completion import complete, offered
+from mediamesh.inference.configuration.config import CONFIG_FILE, LoadError
+from mediamesh.inference.onnx.instances import Instances
+from mediamesh.inference.onnx.measure import largest_worthwhile, time_batches
+from mediamesh.inference.onnx.providers import cores
+from mediamesh.inference.onnx.tuning import read_tuning
+from mediamesh.inference.onnx.warmup import WarmUp, zeros
+from mediamesh.inference.protocol.classification import read_labels
+from mediamesh.inference.repository.loading import in_a_thread
+from mediamesh.inference.sequences.config import SequenceConfig, read_sequences
+from mediamesh.inference.sequences.scheduler import Limits, sequencing
 from mediamesh.inference.statistics import Statistics
 from mediamesh.inference.tensors import Signature
-from mediamesh.inference.tuning import read_tuning
-from mediamesh.inference.warmup import WarmUp, zeros
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
     from pathlib import Path
 
     from mediamesh.api.inference.v2 import model_config_pb2 as config_pb
+    from mediamesh.inference.onnx.session import Session
     from mediamesh.inference.scheduling import Scheduler
-    from mediamesh.inference.session import Session
     from mediamesh.inference.settings import Settings
 
 __all__ = ["open_onnx"]

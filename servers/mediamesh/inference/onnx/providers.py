@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, TypeAlias
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state  # pyright: ignore[reportAttributeAccessIssue]
 
-from mediamesh.inference.config import LoadError
+from mediamesh.inference.configuration.config import LoadError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from mediamesh.api.inference.v2 import model_config_pb2 as pb
-    from mediamesh.inference.tuning import Tuning
+    from mediamesh.inference.onnx.tuning import Tuning
 
 __all__ = ["CPU", "CUDA", "TENSORRT", "Provider", "accelerated", "cores", "preferred_providers", "what_lacks"]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from google.protobuf import json_format, text_format
 
 from mediamesh.api.inference.v2 import model_config_pb2 as pb
-from mediamesh.inference.fields import ONNXRUNTIME, SUPPORTED, unsupported
+from mediamesh.inference.configuration.fields import ONNXRUNTIME, SUPPORTED, unsupported
 from mediamesh.wire.errors import FailedPrecondition, InvalidRequest
 
 if TYPE_CHECKING:

@@ -9,14 +9,14 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from mediamesh.inference.warmup import zeros
+from mediamesh.inference.onnx.warmup import zeros
 from mediamesh.wire.errors import MeshError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from mediamesh.inference.datatypes import TensorSpec
-    from mediamesh.inference.session import Session
+    from mediamesh.inference.onnx.session import Session
 
 __all__ = ["largest_worthwhile", "time_batches"]
 

@@ -1,0 +1,1 @@
+"""Requests for one model: how they wait, which of them run together, and where."""

@@ -1,0 +1,1 @@
+"""The backend that runs ONNX files with onnxruntime."""
