@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["Dense", "EightBits", "FourBits", "Graph", "Layer", "Matrix", "Shape", "Weights", "build"]
+__all__ = ["Dense", "EightBits", "Embedding", "FourBits", "Graph", "Layer", "Matrix", "Shape", "Weights", "build"]
 
 _MICROSOFT = "com.microsoft"
 _INT32: int = TensorProto.INT32
@@ -75,6 +75,10 @@ class Matrix(Protocol):
         """Multiply the last dimension of ``x``; returns the product's name."""
         ...
 
+
+class Embedding(Matrix, Protocol):
+    """A weight matrix [vocabulary, hidden] whose rows can be looked up."""
+
     def embed(self, graph: Graph, ids: str, name: str) -> str:
         """Look rows up; returns their name."""
         ...
@@ -105,7 +109,7 @@ class Layer:
 class Weights:
     """All weights of a decoder; the embedding serves as head, too."""
 
-    embedding: Matrix
+    embedding: Embedding
     layers: Sequence[Layer]
     norm: Array
 
@@ -150,10 +154,6 @@ class FourBits:
         rest = (self.offsets + 8 * self.scales).T.astype(np.float32)
         correction = graph.add("MatMul", graph.block_sums(x, blocks, block), graph.constant(f"{name}.offsets", rest))
         return graph.add("Add", product, correction)
-
-    def embed(self, graph: Graph, ids: str, name: str) -> str:
-        """No file of ours has an embedding of four bits."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)
