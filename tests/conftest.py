@@ -14,6 +14,7 @@ from mediamesh.models.store import open_store
 from mediamesh.stack.ports import free_ports
 from mediamesh.stack.process import running
 from mediamesh.stack.programs import SEAWEEDFS_PORTS, seaweedfs, valkey
+from mediamesh.stack.settings import UpSettings
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,11 @@ async def s3(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def mesh(tmp_path_factory):
-    """Return the whole mesh, as ``mediamesh up`` runs it on a free port."""
-    with mesh_up(tmp_path_factory.mktemp("mesh")) as running_mesh:
+def mesh(tmp_path_factory, model_store):
+    """Return the whole mesh, with all its models, as ``mediamesh up`` runs it on a free port."""
+    model_store.pull(model_store.manifest.choose(UpSettings.load().models))
+    cache = str(model_store.cache.root)
+    with mesh_up(tmp_path_factory.mktemp("mesh"), MEDIAMESH_MODELS_CACHE=cache) as running_mesh:
         yield running_mesh
 
 

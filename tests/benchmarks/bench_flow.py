@@ -99,7 +99,7 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as data:
         begin = time.perf_counter()
-        with mesh_up(Path(data)) as mesh:
+        with mesh_up(Path(data), MEDIAMESH_UP_MODELS="[]") as mesh:
             ready = time.perf_counter() - begin
             idle = memory(mesh)
             taken = asyncio.run(measure(mesh, options.rounds))

@@ -43,7 +43,9 @@ async def asked(tmp_path_factory):
     """Return a mesh with the agent, and a client at its door."""
     async with AsyncExitStack() as stack:
         port = await stack.enter_async_context(serving_agents(AgentSettings(grace_seconds=0), Summariser()))
-        up = mesh_up(tmp_path_factory.mktemp("mesh"), MEDIAMESH_UP_EXTRA_AGENTS=json.dumps([f"127.0.0.1:{port}"]))
+        agents = json.dumps([f"127.0.0.1:{port}"])
+        folder = tmp_path_factory.mktemp("mesh")
+        up = mesh_up(folder, MEDIAMESH_UP_EXTRA_AGENTS=agents, MEDIAMESH_UP_MODELS="[]")
         mesh = await asyncio.to_thread(stack.enter_context, up)
         yield mesh, await stack.enter_async_context(Mesh(mesh.door))
 

@@ -42,7 +42,7 @@ async def test_one_trace_goes_from_the_door_to_the_model(tmp_path, classify, cat
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     endpoint = f"http://127.0.0.1:{port}"
-    up = mesh_up(tmp_path, MEDIAMESH_OTLP_ENDPOINT=endpoint, MEDIAMESH_LOG_FORMAT="json")
+    up = mesh_up(tmp_path, MEDIAMESH_OTLP_ENDPOINT=endpoint, MEDIAMESH_LOG_FORMAT="json", MEDIAMESH_UP_MODELS="[]")
     mesh = await asyncio.to_thread(up.__enter__)
     try:
         async with Mesh(mesh.door) as door:

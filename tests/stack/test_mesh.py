@@ -21,14 +21,14 @@ pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
 @pytest.fixture
 def own_mesh(tmp_path):
     """Return a mesh that this test may break."""
-    with mesh_up(tmp_path) as running_mesh:
+    with mesh_up(tmp_path, MEDIAMESH_UP_MODELS="[]") as running_mesh:
         yield running_mesh
 
 
 @pytest.fixture(scope="module")
 def shared_mesh(tmp_path_factory):
     """Return a mesh of which tests break what comes back."""
-    with mesh_up(tmp_path_factory.mktemp("mesh")) as running_mesh:
+    with mesh_up(tmp_path_factory.mktemp("mesh"), MEDIAMESH_UP_MODELS="[]") as running_mesh:
         yield running_mesh
 
 

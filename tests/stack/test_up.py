@@ -11,6 +11,7 @@ import pytest
 from mediamesh.kit.settings import SettingsError
 from mediamesh.stack.folder import Folder
 from mediamesh.stack.mesh import programs
+from mediamesh.stack.models import model_repository
 from mediamesh.stack.settings import UpSettings
 
 pytestmark = pytest.mark.stack
@@ -64,6 +65,35 @@ def test_replicas_of_the_streams_server_have_ports_of_their_own_and_one_door(fol
     assert {part.env["MEDIAMESH_STREAMS_PUBLIC_URL"] for part in replicas} == {"wss://mesh.example"}
     config = (folder.of("envoy") / "envoy.yaml").read_text()
     assert all(f"port_value: {part.env['MEDIAMESH_STREAMS_PORT']}}}" in config for part in replicas)
+
+
+def test_orchestrators_and_agents_have_replicas_too(folder) -> None:
+    settings = UpSettings.load(data=folder.path, orchestrator_replicas=2, agent_replicas=2)
+    parts = {part.name: part for part in programs(settings, folder)}
+    assert {"orchestrator", "orchestrator-2", "agents", "agents-2"} <= parts.keys()
+    known = json.loads(parts["orchestrator-2"].env["MEDIAMESH_ORCHESTRATOR_AGENT_ADDRESSES"])
+    ports = [parts[name].env["MEDIAMESH_AGENTS_PORT"] for name in ("agents", "agents-2")]
+    assert known == [f"127.0.0.1:{port}" for port in ports]
+
+
+def test_models_of_the_store_are_served_beside_those_that_ship(folder, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("MEDIAMESH_MODELS_CACHE", str(tmp_path / "cache"))
+    told: list[str] = []
+    place = folder.of("models")
+    found = model_repository(UpSettings.load(models=["silero_vad"]), place, told.append)
+    assert found == place
+    assert sorted(path.name for path in found.iterdir()) == ["efficientnet_lite0_int8", "silero_vad"]
+    assert all((path / "config.pbtxt").is_file() and (path / "1/model.onnx").is_file() for path in found.iterdir())
+    assert not told
+    # What is not wanted any more is gone from it; what cannot be had keeps nothing back.
+    again = model_repository(UpSettings.load(models=["no_such_model"]), place, told.append)
+    assert [path.name for path in again.iterdir()] == ["efficientnet_lite0_int8"]
+    assert "no_such_model" in told[0]
+
+
+def test_without_models_of_the_store_the_repository_is_served_as_it_is(folder) -> None:
+    settings = UpSettings.load(models=[])
+    assert model_repository(settings, folder.of("models"), print) == settings.model_repository
 
 
 def test_secrets_are_on_no_command_line(folder) -> None:

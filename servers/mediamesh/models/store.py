@@ -95,11 +95,15 @@ class Store:
         if not models:
             raise NotFound(f"{', '.join(sets)}: data only, no model to serve.")
         self._require(models)
-        for model in models:
-            self.cache.write_config(model, self._config(model))
+        self.configure(models)
         if len(set(sets)) == 1:
             return self.cache.set_directory(sets[0])
         return self.cache.link("+".join(sorted(set(sets))), models)
+
+    def configure(self, models: Iterable[Model]) -> None:
+        """Give models that are here the config.pbtxt that the manifest has for them today."""
+        for model in models:
+            self.cache.write_config(model, self._config(model))
 
     def verify(self, model: Model) -> list[str]:
         """Read a pulled model's files again and return what is wrong with them, a sentence each.

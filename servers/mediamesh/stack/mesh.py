@@ -16,6 +16,7 @@ from mediamesh.stack.settings import UpSettings, own_ports
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from mediamesh.stack.folder import Folder
 
@@ -30,11 +31,18 @@ _NEEDS = {"streams": ("valkey",), "orchestrator": ("valkey",)}
 _EDGE = "edge"
 
 
-def programs(settings: UpSettings, folder: Folder) -> list[Program]:
-    """Return all programs, in the order in which they start; they stop in reverse."""
+def programs(settings: UpSettings, folder: Folder, *, models: Path | None = None) -> list[Program]:
+    """Return all programs, in the order in which they start; they stop in reverse.
+
+    Args:
+        settings: What is set about the mesh.
+        folder: Where it keeps everything.
+        models: The model repository to serve; that of the settings when None.
+    """
     ports = folder.ports(_wanted_ports(settings))
     access_key, secret_key = folder.s3_keys()
     env = _environment(settings, ports, access_key, secret_key)
+    env["inference"] = {"MEDIAMESH_INFERENCE_MODEL_REPOSITORY": str((models or settings.model_repository).absolute())}
     store = seaweedfs(
         ports=ports["seaweedfs"],
         data=folder.of("seaweedfs"),
@@ -58,7 +66,11 @@ def programs(settings: UpSettings, folder: Folder) -> list[Program]:
 
 def _replicas(settings: UpSettings, name: str) -> list[str]:
     """Return the names of the replicas of a server: ``streams``, ``streams-2`` and so on."""
-    count = settings.stream_replicas if name == "streams" else 1
+    count = {
+        "streams": settings.stream_replicas,
+        "orchestrator": settings.orchestrator_replicas,
+        "agents": settings.agent_replicas,
+    }.get(name, 1)
     return [name, *(f"{name}-{number}" for number in range(2, count + 1))]
 
 
@@ -104,7 +116,6 @@ def _environment(settings: UpSettings, ports: _Ports, access_key: str, secret_ke
             "MEDIAMESH_MEDIA_SECRET_KEY": secret_key,
             "MEDIAMESH_MEDIA_BUCKET": settings.s3_bucket,
         },
-        "inference": {"MEDIAMESH_INFERENCE_MODEL_REPOSITORY": str(settings.model_repository.absolute())},
         "streams": {
             "MEDIAMESH_STREAMS_VALKEY_URL": valkey_url,
             "MEDIAMESH_STREAMS_PUBLIC_URL": settings.public_url
@@ -123,7 +134,10 @@ def _environment(settings: UpSettings, ports: _Ports, access_key: str, secret_ke
             "MEDIAMESH_ORCHESTRATOR_VALKEY_URL": valkey_url,
             "MEDIAMESH_ORCHESTRATOR_MEDIA_ADDRESS": address["media"],
             "MEDIAMESH_ORCHESTRATOR_STREAMS_ADDRESS": f"127.0.0.1:{ports['envoy']['inside']}",
-            "MEDIAMESH_ORCHESTRATOR_AGENT_ADDRESSES": json.dumps([address["agents"], *settings.extra_agents]),
+            "MEDIAMESH_ORCHESTRATOR_AGENT_ADDRESSES": json.dumps(
+                [f"127.0.0.1:{ports[replica]['port']}" for replica in _replicas(settings, "agents")]
+                + settings.extra_agents
+            ),
         },
     }
 

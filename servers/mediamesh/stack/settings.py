@@ -41,8 +41,20 @@ class UpSettings(Settings):
         default="everysec", description="When an acknowledged write reaches the disk."
     )
     stream_replicas: int = Field(default=1, ge=1, le=16, description="Streams servers to run.")
+    orchestrator_replicas: int = Field(default=1, ge=1, le=16, description="Orchestrators to run.")
+    agent_replicas: int = Field(default=1, ge=1, le=16, description="Servers of the agents that ship to run.")
     model_repository: Path = Field(
         default=shipped("deploy/models/repository"), description="Folder of the models to serve."
+    )
+    models: list[str] = Field(
+        default=[
+            "nanodet_int8",
+            "silero_vad",
+            "ppocr_detector",
+            "ppocr_recogniser",
+            "ppocr_orientation",
+        ],
+        description="Models, or sets, of the model store to serve besides, pulled where they are missing; [] for none.",
     )
     web: Path = Field(default=shipped("generated/web"), description="Folder of the web page.")
     envoy_template: Path = Field(

@@ -16,6 +16,7 @@ from mediamesh.kit.settings import SettingsError
 from mediamesh.stack.envoy import local_address
 from mediamesh.stack.folder import Folder, FolderInUse
 from mediamesh.stack.mesh import programs
+from mediamesh.stack.models import model_repository
 from mediamesh.stack.programs import MissingProgram
 from mediamesh.stack.settings import UpSettings
 from mediamesh.stack.supervisor import Backoff, PortsTaken, StackFailed, Supervisor, check_ports
@@ -56,7 +57,8 @@ def run_mesh(**overrides: object) -> int:
 def _run(settings: UpSettings, folder: Folder) -> None:
     # Seconds count from the birth of this process: imports are part of what a user waits for.
     begin = time.monotonic() - (time.time() - psutil.Process().create_time())
-    parts = programs(settings, folder)
+    models = model_repository(settings, folder.of("models"), _complain)
+    parts = programs(settings, folder, models=models)
     check_ports(parts)
     _allow_connections()
     say = _say(parts, begin)

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mediamesh.cli.door import errors_as_sentences
-from mediamesh.cli.progress import PullProgress
+from mediamesh.models.progress import PullProgress
 
 if TYPE_CHECKING:
     from mediamesh.models.manifest import Model
