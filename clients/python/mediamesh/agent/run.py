@@ -14,6 +14,7 @@ from mediamesh.wire.errors import InvalidRequest
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
     from contextlib import AbstractAsyncContextManager
+    from typing import BinaryIO
 
     from mediamesh.agent.answer import Answer
     from mediamesh.agent.inbox import Inbox
@@ -84,12 +85,28 @@ class Run:
 
     def read(self, pin: str) -> AsyncIterator[bytes]:
         """Iterate over the bytes of a media or binary input without holding all of them."""
+        return self._media.read(self._bytes_of(pin), timeout=self.time_left())
+
+    def open(self, pin: str) -> AbstractAsyncContextManager[BinaryIO]:
+        """Open a media or binary input as a file that is read and sought, for the length of an ``async with`` block.
+
+        It is for decoders, which run in threads (``asyncio.to_thread``) and read in them. Only what they read is
+        downloaded, and some 8 MiB are held at most. When the block ends, also because the run is cancelled, a read
+        that still waits in a thread fails with ValueError, so that the thread ends.
+
+        Raises:
+            MediaTooLarge: it exceeds what this server lets a run download.
+            NotFound: the store does not have it.
+        """
+        return self._media.open(self._bytes_of(pin), timeout=self.time_left)
+
+    def _bytes_of(self, pin: str) -> MediaValue:
         value = self.inputs[pin]
         if isinstance(value, bytes):  # a binary pin takes both
             value = MediaValue(inline=value)
         if not isinstance(value, MediaValue):
             raise TypeError(f"input {pin!r} is neither media nor bytes")
-        return self._media.read(value, timeout=self.time_left())
+        return value
 
     def stream(self, pin: str) -> AsyncIterator[Chunk]:
         """Iterate over the chunks of a stream input as they come; read all stream inputs side by side.

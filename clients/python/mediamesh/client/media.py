@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from mediamesh.api.media.v1.media_pb2 import MediaFacts, MediaType, MediaValue
@@ -20,9 +21,14 @@ from mediamesh.api.media.v1.media_service_pb2 import (
     UploadRequest,
 )
 from mediamesh.api.media.v1.media_service_pb2_grpc import MediaServiceStub
+from mediamesh.client.ranged_file import ranged_file
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import grpc
+
+    from mediamesh.client.ranged_file import RangedFile
 
 __all__ = ["MediaClient"]
 
@@ -95,6 +101,28 @@ class MediaClient:
     async def download(self, url: str, *, offset: int = 0, limit: int = 0, timeout: float | None = None) -> bytes:
         """Return the bytes that :meth:`read` yields, in one."""
         return b"".join([piece async for piece in self.read(url, offset=offset, limit=limit, timeout=timeout)])
+
+    @asynccontextmanager
+    async def open(
+        self, url: str, *, size_bytes: int = 0, timeout: Callable[[], float | None] = lambda: None
+    ) -> AsyncGenerator[RangedFile]:
+        """Open the bytes as a file that threads read and seek, as decoders want it; only what is read is downloaded.
+
+        Args:
+            url: Address of the object.
+            size_bytes: Its size as its reference says; 0 asks for it.
+            timeout: Gives the longest time that the download of a block may take, in seconds.
+
+        Raises:
+            NotFound: there is no such object.
+        """
+        size = size_bytes or (await self.stat(url)).media.ref.size_bytes
+
+        async def fetch(offset: int, limit: int) -> bytes:
+            return await self.download(url, offset=offset, limit=limit, timeout=timeout())
+
+        async with ranged_file(fetch, size) as file:
+            yield file
 
     async def stat(self, url: str) -> StatResponse:
         """Tell what is stored under an address.
