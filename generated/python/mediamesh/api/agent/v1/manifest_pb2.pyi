@@ -90,6 +90,7 @@ class Manifest(message.Message):
     RESPONSE_FIELD_NUMBER: builtins.int
     MODALITIES_FIELD_NUMBER: builtins.int
     CACHE_FIELD_NUMBER: builtins.int
+    CONVERTER_FIELD_NUMBER: builtins.int
     id: builtins.str
     """Id such as `mediamesh.image-classifier`: the `type` of a node in a flow."""
     version: builtins.str
@@ -102,6 +103,10 @@ class Manifest(message.Message):
     """One sentence for people."""
     long_running: builtins.bool
     """Whether a run may take minutes and more."""
+    converter: builtins.bool
+    """Whether it changes only the form of its one medium, so that the check of a flow may put it between two pins: its
+    parameters `rate`, `channels`, `width`, `height` and `format` (a media type) then set the facts that they name.
+    """
     @builtins.property
     def inputs(self) -> containers.RepeatedCompositeFieldContainer[pin_pb2.Pin]:
         """Input pins."""
@@ -146,10 +151,11 @@ class Manifest(message.Message):
         response: ResponseDeclaration | None = ...,
         modalities: Modalities | None = ...,
         cache: CachePolicy | None = ...,
+        converter: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["cache", b"cache", "modalities", b"modalities", "resources", b"resources", "response", b"response"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["cache", b"cache", "description", b"description", "id", b"id", "image", b"image", "inputs", b"inputs", "long_running", b"long_running", "modalities", b"modalities", "outputs", b"outputs", "params", b"params", "resources", b"resources", "response", b"response", "runtime", b"runtime", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["cache", b"cache", "converter", b"converter", "description", b"description", "id", b"id", "image", b"image", "inputs", b"inputs", "long_running", b"long_running", "modalities", b"modalities", "outputs", b"outputs", "params", b"params", "resources", b"resources", "response", b"response", "runtime", b"runtime", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -74,7 +74,7 @@ class _NodeStateEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_NodeState.Va
     NODE_STATE_FAILED: _NodeState.ValueType  # 4
     """Failed by itself. Terminal."""
     NODE_STATE_SKIPPED: _NodeState.ValueType  # 5
-    """Never ran, as something it needs failed. Terminal."""
+    """Never ran, as something it needs failed, or as a condition of the flow has it. Terminal."""
     NODE_STATE_CANCELLED: _NodeState.ValueType  # 6
     """Stopped because the execution was cancelled. Terminal."""
 
@@ -92,7 +92,7 @@ NODE_STATE_SUCCEEDED: NodeState.ValueType  # 3
 NODE_STATE_FAILED: NodeState.ValueType  # 4
 """Failed by itself. Terminal."""
 NODE_STATE_SKIPPED: NodeState.ValueType  # 5
-"""Never ran, as something it needs failed. Terminal."""
+"""Never ran, as something it needs failed, or as a condition of the flow has it. Terminal."""
 NODE_STATE_CANCELLED: NodeState.ValueType  # 6
 """Stopped because the execution was cancelled. Terminal."""
 
@@ -293,7 +293,7 @@ class ExecutionEvent(message.Message):
 
     @builtins.property
     def node_skipped(self) -> NodeSkipped:
-        """A node will not run, as something it needs failed."""
+        """A node will not run, as something it needs failed, or as a condition has it."""
 
     @builtins.property
     def stream_available(self) -> StreamAvailable:
@@ -466,16 +466,20 @@ class NodeSkipped(message.Message):
     DESCRIPTOR: descriptor.Descriptor
 
     CAUSE_NODE_ID_FIELD_NUMBER: builtins.int
+    BY_CONDITION_FIELD_NUMBER: builtins.int
     cause_node_id: builtins.str
-    """The node whose failure is the cause."""
+    """The node that is the cause."""
+    by_condition: builtins.bool
+    """Whether a condition of the flow is the cause, so that nothing failed."""
     def __init__(
         self,
         *,
         cause_node_id: builtins.str = ...,
+        by_condition: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["cause_node_id", b"cause_node_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["by_condition", b"by_condition", "cause_node_id", b"cause_node_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -29,7 +29,7 @@ from mediamesh.api.agent.v1 import manifest_pb2 as mediamesh_dot_api_dot_agent_d
 from mediamesh.api.agent.v1 import pin_pb2 as mediamesh_dot_api_dot_agent_dot_v1_dot_pin__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n mediamesh/api/flow/v1/flow.proto\x12\x15mediamesh.api.flow.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a%mediamesh/api/agent/v1/manifest.proto\x1a mediamesh/api/agent/v1/pin.proto\"K\n\nFlowSource\x12\x1c\n\x04name\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01R\x04name\x12\x1f\n\x04yaml\x18\x02 \x01(\tB\x0b\xbaH\x08r\x06\x10\x01(\x80\x80@R\x04yaml\"\xee\x01\n\x04\x46low\x12\x18\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\x02id\x12\x1c\n\x04name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01R\x04name\x12*\n\x0b\x64\x65scription\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\x0b\x64\x65scription\x12@\n\x05nodes\x18\x04 \x03(\x0b\x32\x1f.mediamesh.api.flow.v1.FlowNodeB\t\xbaH\x06\x92\x01\x03\x10\x80\x08R\x05nodes\x12@\n\x05\x65\x64ges\x18\x05 \x03(\x0b\x32\x1f.mediamesh.api.flow.v1.FlowEdgeB\t\xbaH\x06\x92\x01\x03\x10\x80 R\x05\x65\x64ges\"\xe3\x03\n\x08\x46lowNode\x12\x17\n\x02id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x02id\x12\x1c\n\x04type\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\x04type\x12/\n\x06params\x18\x03 \x01(\x0b\x32\x17.google.protobuf.StructR\x06params\x12\x31\n\x07outputs\x18\x04 \x01(\x0b\x32\x17.google.protobuf.StructR\x07outputs\x12\x44\n\ninput_pins\x18\x05 \x03(\x0b\x32\x1b.mediamesh.api.agent.v1.PinB\x08\xbaH\x05\x92\x01\x02\x10@R\tinputPins\x12\x46\n\x0boutput_pins\x18\x06 \x03(\x0b\x32\x1b.mediamesh.api.agent.v1.PinB\x08\xbaH\x05\x92\x01\x02\x10@R\noutputPins\x12\x12\n\x04line\x18\x07 \x01(\rR\x04line\x12\x43\n\x07timeout\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0e\xbaH\x0b\xaa\x01\x08\"\x04\x08\x80\xa3\x05*\x00R\x07timeout\x12U\n\rresponse_mode\x18\t \x01(\x0e\x32$.mediamesh.api.agent.v1.ResponseModeB\n\xbaH\x07\x82\x01\x04\x10\x01 \x03R\x0cresponseMode\"\x88\x01\n\x08\x46lowEdge\x12\x35\n\x04\x66rom\x18\x01 \x01(\x0b\x32!.mediamesh.api.flow.v1.PinAddressR\x04\x66rom\x12\x31\n\x02to\x18\x02 \x01(\x0b\x32!.mediamesh.api.flow.v1.PinAddressR\x02to\x12\x12\n\x04line\x18\x03 \x01(\rR\x04line\"I\n\nPinAddress\x12 \n\x07node_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x06nodeId\x12\x19\n\x03pin\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x03pin\"\xbd\x01\n\tFlowIssue\x12\x42\n\x04\x63ode\x18\x01 \x01(\x0e\x32$.mediamesh.api.flow.v1.FlowIssueCodeB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x04\x63ode\x12\"\n\x07message\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10R\x07message\x12\x1c\n\x04\x66ile\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01R\x04\x66ile\x12\x12\n\x04line\x18\x04 \x01(\rR\x04line\x12\x16\n\x06\x63olumn\x18\x05 \x01(\rR\x06\x63olumn*\xa5\x04\n\rFlowIssueCode\x12\x1f\n\x1b\x46LOW_ISSUE_CODE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x46LOW_ISSUE_CODE_SYNTAX\x10\x01\x12\"\n\x1e\x46LOW_ISSUE_CODE_DUPLICATE_NODE\x10\x02\x12!\n\x1d\x46LOW_ISSUE_CODE_UNKNOWN_AGENT\x10\x03\x12 \n\x1c\x46LOW_ISSUE_CODE_UNKNOWN_NODE\x10\x04\x12\x1f\n\x1b\x46LOW_ISSUE_CODE_UNKNOWN_PIN\x10\x05\x12!\n\x1d\x46LOW_ISSUE_CODE_INVALID_PARAM\x10\x06\x12\x19\n\x15\x46LOW_ISSUE_CODE_CYCLE\x10\x07\x12#\n\x1f\x46LOW_ISSUE_CODE_UNCONNECTED_PIN\x10\x08\x12%\n!FLOW_ISSUE_CODE_INCOMPATIBLE_PINS\x10\t\x12\"\n\x1e\x46LOW_ISSUE_CODE_MULTIPLE_EDGES\x10\n\x12!\n\x1d\x46LOW_ISSUE_CODE_INVALID_INPUT\x10\x0b\x12!\n\x1d\x46LOW_ISSUE_CODE_MISSING_INPUT\x10\x0c\x12+\n\'FLOW_ISSUE_CODE_STREAMING_NOT_SUPPORTED\x10\r\x12,\n(FLOW_ISSUE_CODE_MULTIMODAL_NOT_SUPPORTED\x10\x0e\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n mediamesh/api/flow/v1/flow.proto\x12\x15mediamesh.api.flow.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a%mediamesh/api/agent/v1/manifest.proto\x1a mediamesh/api/agent/v1/pin.proto\"\x8c\x01\n\nFlowSource\x12\x1c\n\x04name\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01R\x04name\x12\x1f\n\x04yaml\x18\x02 \x01(\tB\x0b\xbaH\x08r\x06\x10\x01(\x80\x80@R\x04yaml\x12?\n\x05\x66iles\x18\x03 \x03(\x0b\x32\x1f.mediamesh.api.flow.v1.FlowFileB\x08\xbaH\x05\x92\x01\x02\x10@R\x05\x66iles\"I\n\x08\x46lowFile\x12\x1e\n\x04name\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xff\x01R\x04name\x12\x1d\n\x04yaml\x18\x02 \x01(\tB\t\xbaH\x06r\x04(\x80\x80@R\x04yaml\"\xee\x01\n\x04\x46low\x12\x18\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\x02id\x12\x1c\n\x04name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01R\x04name\x12*\n\x0b\x64\x65scription\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\x0b\x64\x65scription\x12@\n\x05nodes\x18\x04 \x03(\x0b\x32\x1f.mediamesh.api.flow.v1.FlowNodeB\t\xbaH\x06\x92\x01\x03\x10\x80\x08R\x05nodes\x12@\n\x05\x65\x64ges\x18\x05 \x03(\x0b\x32\x1f.mediamesh.api.flow.v1.FlowEdgeB\t\xbaH\x06\x92\x01\x03\x10\x80 R\x05\x65\x64ges\"\xb9\x05\n\x08\x46lowNode\x12\x17\n\x02id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x02id\x12\x1c\n\x04type\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\x04type\x12/\n\x06params\x18\x03 \x01(\x0b\x32\x17.google.protobuf.StructR\x06params\x12\x31\n\x07outputs\x18\x04 \x01(\x0b\x32\x17.google.protobuf.StructR\x07outputs\x12\x44\n\ninput_pins\x18\x05 \x03(\x0b\x32\x1b.mediamesh.api.agent.v1.PinB\x08\xbaH\x05\x92\x01\x02\x10@R\tinputPins\x12\x46\n\x0boutput_pins\x18\x06 \x03(\x0b\x32\x1b.mediamesh.api.agent.v1.PinB\x08\xbaH\x05\x92\x01\x02\x10@R\noutputPins\x12\x12\n\x04line\x18\x07 \x01(\rR\x04line\x12\x43\n\x07timeout\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0e\xbaH\x0b\xaa\x01\x08\"\x04\x08\x80\xa3\x05*\x00R\x07timeout\x12U\n\rresponse_mode\x18\t \x01(\x0e\x32$.mediamesh.api.agent.v1.ResponseModeB\n\xbaH\x07\x82\x01\x04\x10\x01 \x03R\x0cresponseMode\x12\x38\n\x05retry\x18\n \x01(\x0b\x32\".mediamesh.api.flow.v1.RetryPolicyR\x05retry\x12\x19\n\x05\x63\x61\x63he\x18\x0b \x01(\x08H\x00R\x05\x63\x61\x63he\x88\x01\x01\x12\x1c\n\tgenerated\x18\x0c \x01(\x08R\tgenerated\x12\x1c\n\x04\x66ile\x18\r \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01R\x04\x66ile\x12\x39\n\x08\x66or_each\x18\x0e \x01(\x0b\x32\x1e.mediamesh.api.flow.v1.ForEachR\x07\x66orEachB\x08\n\x06_cache\"\x9f\x02\n\x0bRetryPolicy\x12*\n\x0cmax_attempts\x18\x01 \x01(\rB\x07\xbaH\x04*\x02\x18\x15R\x0bmaxAttempts\x12Q\n\x0finitial_backoff\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\r\xbaH\n\xaa\x01\x07\"\x03\x08\x90\x1c\x32\x00R\x0einitialBackoff\x12I\n\x0bmax_backoff\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\r\xbaH\n\xaa\x01\x07\"\x03\x08\x90\x1c\x32\x00R\nmaxBackoff\x12\x46\n\x12\x62\x61\x63koff_multiplier\x18\x04 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00$@)\x00\x00\x00\x00\x00\x00\x00\x00R\x11\x62\x61\x63koffMultiplier\"\x95\x01\n\x07\x46orEach\x12\x19\n\x03pin\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x03pin\x12#\n\x08parallel\x18\x02 \x01(\rB\x07\xbaH\x04*\x02\x18@R\x08parallel\x12J\n\x08on_error\x18\x03 \x01(\x0e\x32%.mediamesh.api.flow.v1.ElementFailureB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x07onError\"\xc4\x01\n\x08\x46lowEdge\x12\x35\n\x04\x66rom\x18\x01 \x01(\x0b\x32!.mediamesh.api.flow.v1.PinAddressR\x04\x66rom\x12\x31\n\x02to\x18\x02 \x01(\x0b\x32!.mediamesh.api.flow.v1.PinAddressR\x02to\x12\x12\n\x04line\x18\x03 \x01(\rR\x04line\x12\x1c\n\x04when\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\x04when\x12\x1c\n\x04\x66ile\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01R\x04\x66ile\"I\n\nPinAddress\x12 \n\x07node_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x06nodeId\x12\x19\n\x03pin\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x03pin\"\xbd\x01\n\tFlowIssue\x12\x42\n\x04\x63ode\x18\x01 \x01(\x0e\x32$.mediamesh.api.flow.v1.FlowIssueCodeB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x04\x63ode\x12\"\n\x07message\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10R\x07message\x12\x1c\n\x04\x66ile\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01R\x04\x66ile\x12\x12\n\x04line\x18\x04 \x01(\rR\x04line\x12\x16\n\x06\x63olumn\x18\x05 \x01(\rR\x06\x63olumn*\x7f\n\x0e\x45lementFailure\x12\x1f\n\x1b\x45LEMENT_FAILURE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x45LEMENT_FAILURE_FAIL\x10\x01\x12\x18\n\x14\x45LEMENT_FAILURE_KEEP\x10\x02\x12\x18\n\x14\x45LEMENT_FAILURE_DROP\x10\x03*\xee\x04\n\rFlowIssueCode\x12\x1f\n\x1b\x46LOW_ISSUE_CODE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x46LOW_ISSUE_CODE_SYNTAX\x10\x01\x12\"\n\x1e\x46LOW_ISSUE_CODE_DUPLICATE_NODE\x10\x02\x12!\n\x1d\x46LOW_ISSUE_CODE_UNKNOWN_AGENT\x10\x03\x12 \n\x1c\x46LOW_ISSUE_CODE_UNKNOWN_NODE\x10\x04\x12\x1f\n\x1b\x46LOW_ISSUE_CODE_UNKNOWN_PIN\x10\x05\x12!\n\x1d\x46LOW_ISSUE_CODE_INVALID_PARAM\x10\x06\x12\x19\n\x15\x46LOW_ISSUE_CODE_CYCLE\x10\x07\x12#\n\x1f\x46LOW_ISSUE_CODE_UNCONNECTED_PIN\x10\x08\x12%\n!FLOW_ISSUE_CODE_INCOMPATIBLE_PINS\x10\t\x12\"\n\x1e\x46LOW_ISSUE_CODE_MULTIPLE_EDGES\x10\n\x12!\n\x1d\x46LOW_ISSUE_CODE_INVALID_INPUT\x10\x0b\x12!\n\x1d\x46LOW_ISSUE_CODE_MISSING_INPUT\x10\x0c\x12+\n\'FLOW_ISSUE_CODE_STREAMING_NOT_SUPPORTED\x10\r\x12,\n(FLOW_ISSUE_CODE_MULTIMODAL_NOT_SUPPORTED\x10\x0e\x12%\n!FLOW_ISSUE_CODE_INVALID_CONDITION\x10\x0f\x12 \n\x1c\x46LOW_ISSUE_CODE_UNKNOWN_FILE\x10\x10\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,6 +40,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FLOWSOURCE'].fields_by_name['name']._serialized_options = b'\272H\005r\003\030\377\001'
   _globals['_FLOWSOURCE'].fields_by_name['yaml']._loaded_options = None
   _globals['_FLOWSOURCE'].fields_by_name['yaml']._serialized_options = b'\272H\010r\006\020\001(\200\200@'
+  _globals['_FLOWSOURCE'].fields_by_name['files']._loaded_options = None
+  _globals['_FLOWSOURCE'].fields_by_name['files']._serialized_options = b'\272H\005\222\001\002\020@'
+  _globals['_FLOWFILE'].fields_by_name['name']._loaded_options = None
+  _globals['_FLOWFILE'].fields_by_name['name']._serialized_options = b'\272H\007r\005\020\001\030\377\001'
+  _globals['_FLOWFILE'].fields_by_name['yaml']._loaded_options = None
+  _globals['_FLOWFILE'].fields_by_name['yaml']._serialized_options = b'\272H\006r\004(\200\200@'
   _globals['_FLOW'].fields_by_name['id']._loaded_options = None
   _globals['_FLOW'].fields_by_name['id']._serialized_options = b'\272H\005r\003\030\200\001'
   _globals['_FLOW'].fields_by_name['name']._loaded_options = None
@@ -62,6 +68,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FLOWNODE'].fields_by_name['timeout']._serialized_options = b'\272H\013\252\001\010\"\004\010\200\243\005*\000'
   _globals['_FLOWNODE'].fields_by_name['response_mode']._loaded_options = None
   _globals['_FLOWNODE'].fields_by_name['response_mode']._serialized_options = b'\272H\007\202\001\004\020\001 \003'
+  _globals['_FLOWNODE'].fields_by_name['file']._loaded_options = None
+  _globals['_FLOWNODE'].fields_by_name['file']._serialized_options = b'\272H\005r\003\030\377\001'
+  _globals['_RETRYPOLICY'].fields_by_name['max_attempts']._loaded_options = None
+  _globals['_RETRYPOLICY'].fields_by_name['max_attempts']._serialized_options = b'\272H\004*\002\030\025'
+  _globals['_RETRYPOLICY'].fields_by_name['initial_backoff']._loaded_options = None
+  _globals['_RETRYPOLICY'].fields_by_name['initial_backoff']._serialized_options = b'\272H\n\252\001\007\"\003\010\220\0342\000'
+  _globals['_RETRYPOLICY'].fields_by_name['max_backoff']._loaded_options = None
+  _globals['_RETRYPOLICY'].fields_by_name['max_backoff']._serialized_options = b'\272H\n\252\001\007\"\003\010\220\0342\000'
+  _globals['_RETRYPOLICY'].fields_by_name['backoff_multiplier']._loaded_options = None
+  _globals['_RETRYPOLICY'].fields_by_name['backoff_multiplier']._serialized_options = b'\272H\024\022\022\031\000\000\000\000\000\000$@)\000\000\000\000\000\000\000\000'
+  _globals['_FOREACH'].fields_by_name['pin']._loaded_options = None
+  _globals['_FOREACH'].fields_by_name['pin']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_FOREACH'].fields_by_name['parallel']._loaded_options = None
+  _globals['_FOREACH'].fields_by_name['parallel']._serialized_options = b'\272H\004*\002\030@'
+  _globals['_FOREACH'].fields_by_name['on_error']._loaded_options = None
+  _globals['_FOREACH'].fields_by_name['on_error']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_FLOWEDGE'].fields_by_name['when']._loaded_options = None
+  _globals['_FLOWEDGE'].fields_by_name['when']._serialized_options = b'\272H\005r\003\030\200\010'
+  _globals['_FLOWEDGE'].fields_by_name['file']._loaded_options = None
+  _globals['_FLOWEDGE'].fields_by_name['file']._serialized_options = b'\272H\005r\003\030\377\001'
   _globals['_PINADDRESS'].fields_by_name['node_id']._loaded_options = None
   _globals['_PINADDRESS'].fields_by_name['node_id']._serialized_options = b'\272H\004r\002\030@'
   _globals['_PINADDRESS'].fields_by_name['pin']._loaded_options = None
@@ -72,18 +98,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FLOWISSUE'].fields_by_name['message']._serialized_options = b'\272H\005r\003\030\200\020'
   _globals['_FLOWISSUE'].fields_by_name['file']._loaded_options = None
   _globals['_FLOWISSUE'].fields_by_name['file']._serialized_options = b'\272H\005r\003\030\377\001'
-  _globals['_FLOWISSUECODE']._serialized_start=1434
-  _globals['_FLOWISSUECODE']._serialized_end=1983
-  _globals['_FLOWSOURCE']._serialized_start=223
-  _globals['_FLOWSOURCE']._serialized_end=298
-  _globals['_FLOW']._serialized_start=301
-  _globals['_FLOW']._serialized_end=539
-  _globals['_FLOWNODE']._serialized_start=542
-  _globals['_FLOWNODE']._serialized_end=1025
-  _globals['_FLOWEDGE']._serialized_start=1028
-  _globals['_FLOWEDGE']._serialized_end=1164
-  _globals['_PINADDRESS']._serialized_start=1166
-  _globals['_PINADDRESS']._serialized_end=1239
-  _globals['_FLOWISSUE']._serialized_start=1242
-  _globals['_FLOWISSUE']._serialized_end=1431
+  _globals['_ELEMENTFAILURE']._serialized_start=2290
+  _globals['_ELEMENTFAILURE']._serialized_end=2417
+  _globals['_FLOWISSUECODE']._serialized_start=2420
+  _globals['_FLOWISSUECODE']._serialized_end=3042
+  _globals['_FLOWSOURCE']._serialized_start=224
+  _globals['_FLOWSOURCE']._serialized_end=364
+  _globals['_FLOWFILE']._serialized_start=366
+  _globals['_FLOWFILE']._serialized_end=439
+  _globals['_FLOW']._serialized_start=442
+  _globals['_FLOW']._serialized_end=680
+  _globals['_FLOWNODE']._serialized_start=683
+  _globals['_FLOWNODE']._serialized_end=1380
+  _globals['_RETRYPOLICY']._serialized_start=1383
+  _globals['_RETRYPOLICY']._serialized_end=1670
+  _globals['_FOREACH']._serialized_start=1673
+  _globals['_FOREACH']._serialized_end=1822
+  _globals['_FLOWEDGE']._serialized_start=1825
+  _globals['_FLOWEDGE']._serialized_end=2021
+  _globals['_PINADDRESS']._serialized_start=2023
+  _globals['_PINADDRESS']._serialized_end=2096
+  _globals['_FLOWISSUE']._serialized_start=2099
+  _globals['_FLOWISSUE']._serialized_end=2288
 # @@protoc_insertion_point(module_scope)

@@ -23,6 +23,33 @@ else:
 
 DESCRIPTOR: descriptor.FileDescriptor
 
+class _ElementFailure:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ElementFailureEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_ElementFailure.ValueType], builtins.type):
+    DESCRIPTOR: descriptor.EnumDescriptor
+    ELEMENT_FAILURE_UNSPECIFIED: _ElementFailure.ValueType  # 0
+    """Not set; the same as fail."""
+    ELEMENT_FAILURE_FAIL: _ElementFailure.ValueType  # 1
+    """The node fails, and no further element begins."""
+    ELEMENT_FAILURE_KEEP: _ElementFailure.ValueType  # 2
+    """The element's place in the results is null."""
+    ELEMENT_FAILURE_DROP: _ElementFailure.ValueType  # 3
+    """The element has no place in the results."""
+
+class ElementFailure(_ElementFailure, metaclass=_ElementFailureEnumTypeWrapper):
+    """What becomes of a node that runs over a list when one of its elements fails."""
+
+ELEMENT_FAILURE_UNSPECIFIED: ElementFailure.ValueType  # 0
+"""Not set; the same as fail."""
+ELEMENT_FAILURE_FAIL: ElementFailure.ValueType  # 1
+"""The node fails, and no further element begins."""
+ELEMENT_FAILURE_KEEP: ElementFailure.ValueType  # 2
+"""The element's place in the results is null."""
+ELEMENT_FAILURE_DROP: ElementFailure.ValueType  # 3
+"""The element has no place in the results."""
+
 class _FlowIssueCode:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -59,6 +86,10 @@ class _FlowIssueCodeEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_FlowIssu
     """A node asks for a stream of an agent that answers at once only; E4010."""
     FLOW_ISSUE_CODE_MULTIMODAL_NOT_SUPPORTED: _FlowIssueCode.ValueType  # 14
     """Media goes to an agent that takes none of its kind; E4011."""
+    FLOW_ISSUE_CODE_INVALID_CONDITION: _FlowIssueCode.ValueType  # 15
+    """A condition cannot be read, or not be decided before what it decides."""
+    FLOW_ISSUE_CODE_UNKNOWN_FILE: _FlowIssueCode.ValueType  # 16
+    """The file of a flow that a node names is not there."""
 
 class FlowIssueCode(_FlowIssueCode, metaclass=_FlowIssueCodeEnumTypeWrapper):
     """Kinds of mistakes in a flow."""
@@ -93,6 +124,10 @@ FLOW_ISSUE_CODE_STREAMING_NOT_SUPPORTED: FlowIssueCode.ValueType  # 13
 """A node asks for a stream of an agent that answers at once only; E4010."""
 FLOW_ISSUE_CODE_MULTIMODAL_NOT_SUPPORTED: FlowIssueCode.ValueType  # 14
 """Media goes to an agent that takes none of its kind; E4011."""
+FLOW_ISSUE_CODE_INVALID_CONDITION: FlowIssueCode.ValueType  # 15
+"""A condition cannot be read, or not be decided before what it decides."""
+FLOW_ISSUE_CODE_UNKNOWN_FILE: FlowIssueCode.ValueType  # 16
+"""The file of a flow that a node names is not there."""
 
 @typing.final
 class FlowSource(message.Message):
@@ -102,10 +137,40 @@ class FlowSource(message.Message):
 
     NAME_FIELD_NUMBER: builtins.int
     YAML_FIELD_NUMBER: builtins.int
+    FILES_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Name of the file, for messages."""
     yaml: builtins.str
     """The YAML text of the `.mlab` file, 1 MiB at most."""
+    @builtins.property
+    def files(self) -> containers.RepeatedCompositeFieldContainer[FlowFile]:
+        """The files of the flows that its nodes name by `flow`, and those that these name."""
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        yaml: builtins.str = ...,
+        files: abc.Iterable[FlowFile] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["files", b"files", "name", b"name", "yaml", b"yaml"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class FlowFile(message.Message):
+    """The text of a flow that another one uses."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    YAML_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Path from the folder of the outermost flow, with `/` and without `.`, such as `parts/read.mlab`."""
+    yaml: builtins.str
+    """The YAML text, 1 MiB at most."""
     def __init__(
         self,
         *,
@@ -173,6 +238,11 @@ class FlowNode(message.Message):
     LINE_FIELD_NUMBER: builtins.int
     TIMEOUT_FIELD_NUMBER: builtins.int
     RESPONSE_MODE_FIELD_NUMBER: builtins.int
+    RETRY_FIELD_NUMBER: builtins.int
+    CACHE_FIELD_NUMBER: builtins.int
+    GENERATED_FIELD_NUMBER: builtins.int
+    FILE_FIELD_NUMBER: builtins.int
+    FOR_EACH_FIELD_NUMBER: builtins.int
     id: builtins.str
     """Id, unique in its flow."""
     type: builtins.str
@@ -181,6 +251,12 @@ class FlowNode(message.Message):
     """Line in the file, from 1."""
     response_mode: manifest_pb2.ResponseMode.ValueType
     """Whether its agent is to answer at once or as a stream; as the agent has it when unset."""
+    cache: builtins.bool
+    """Whether results may come from the cache; as the agent's manifest has it when unset."""
+    generated: builtins.bool
+    """Whether the check put it in, as a conversion that an edge needs."""
+    file: builtins.str
+    """Name of the file that has its line; empty for the outermost flow."""
     @builtins.property
     def params(self) -> struct_pb2.Struct:
         """Parameters for the agent."""
@@ -201,6 +277,14 @@ class FlowNode(message.Message):
     def timeout(self) -> duration_pb2.Duration:
         """Longest the node may run, 24 h at most; the server's default when unset."""
 
+    @builtins.property
+    def retry(self) -> RetryPolicy:
+        """How often a run that failed for a passing reason is tried again; as the server has it when unset."""
+
+    @builtins.property
+    def for_each(self) -> ForEach:
+        """The list that it runs over, element by element; unset for a node that runs once."""
+
     def __init__(
         self,
         *,
@@ -213,10 +297,81 @@ class FlowNode(message.Message):
         line: builtins.int = ...,
         timeout: duration_pb2.Duration | None = ...,
         response_mode: manifest_pb2.ResponseMode.ValueType = ...,
+        retry: RetryPolicy | None = ...,
+        cache: builtins.bool | None = ...,
+        generated: builtins.bool = ...,
+        file: builtins.str = ...,
+        for_each: ForEach | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["outputs", b"outputs", "params", b"params", "timeout", b"timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["_cache", b"_cache", "cache", b"cache", "for_each", b"for_each", "outputs", b"outputs", "params", b"params", "retry", b"retry", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["id", b"id", "input_pins", b"input_pins", "line", b"line", "output_pins", b"output_pins", "outputs", b"outputs", "params", b"params", "response_mode", b"response_mode", "timeout", b"timeout", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_cache", b"_cache", "cache", b"cache", "file", b"file", "for_each", b"for_each", "generated", b"generated", "id", b"id", "input_pins", b"input_pins", "line", b"line", "output_pins", b"output_pins", "outputs", b"outputs", "params", b"params", "response_mode", b"response_mode", "retry", b"retry", "timeout", b"timeout", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cache: _TypeAlias = typing.Literal["cache"]  # noqa: Y015
+    _WhichOneofArgType__cache: _TypeAlias = typing.Literal["_cache", b"_cache"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cache) -> _WhichOneofReturnType__cache | None: ...
+
+@typing.final
+class RetryPolicy(message.Message):
+    """How often and when a run of a node is tried again."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    MAX_ATTEMPTS_FIELD_NUMBER: builtins.int
+    INITIAL_BACKOFF_FIELD_NUMBER: builtins.int
+    MAX_BACKOFF_FIELD_NUMBER: builtins.int
+    BACKOFF_MULTIPLIER_FIELD_NUMBER: builtins.int
+    max_attempts: builtins.int
+    """Tries in all, the first one included; 1 for no second one."""
+    backoff_multiplier: builtins.float
+    """What each pause is multiplied by to get the next, 1 to 10; the server's default when 0."""
+    @builtins.property
+    def initial_backoff(self) -> duration_pb2.Duration:
+        """Pause before the second try, 1 h at most; the server's default when unset."""
+
+    @builtins.property
+    def max_backoff(self) -> duration_pb2.Duration:
+        """Longest pause, 1 h at most; the server's default when unset."""
+
+    def __init__(
+        self,
+        *,
+        max_attempts: builtins.int = ...,
+        initial_backoff: duration_pb2.Duration | None = ...,
+        max_backoff: duration_pb2.Duration | None = ...,
+        backoff_multiplier: builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["initial_backoff", b"initial_backoff", "max_backoff", b"max_backoff"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["backoff_multiplier", b"backoff_multiplier", "initial_backoff", b"initial_backoff", "max_attempts", b"max_attempts", "max_backoff", b"max_backoff"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ForEach(message.Message):
+    """A node that runs once for each element of a list; each of its outputs is the list of what came, in order."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    PIN_FIELD_NUMBER: builtins.int
+    PARALLEL_FIELD_NUMBER: builtins.int
+    ON_ERROR_FIELD_NUMBER: builtins.int
+    pin: builtins.str
+    """Input pin that takes the list, and its elements one by one."""
+    parallel: builtins.int
+    """Elements at work at a time, 64 at most; 4 when 0."""
+    on_error: ElementFailure.ValueType
+    """What becomes of the node when an element fails."""
+    def __init__(
+        self,
+        *,
+        pin: builtins.str = ...,
+        parallel: builtins.int = ...,
+        on_error: ElementFailure.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["on_error", b"on_error", "parallel", b"parallel", "pin", b"pin"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -229,8 +384,14 @@ class FlowEdge(message.Message):
     FROM_FIELD_NUMBER: builtins.int
     TO_FIELD_NUMBER: builtins.int
     LINE_FIELD_NUMBER: builtins.int
+    WHEN_FIELD_NUMBER: builtins.int
+    FILE_FIELD_NUMBER: builtins.int
     line: builtins.int
     """Line in the file, from 1."""
+    when: builtins.str
+    """Condition under which it carries, in the language of `when`; empty for always."""
+    file: builtins.str
+    """Name of the file that has its line; empty for the outermost flow."""
     @builtins.property
     def to(self) -> PinAddress:
         """Where they go."""
@@ -240,10 +401,12 @@ class FlowEdge(message.Message):
         *,
         to: PinAddress | None = ...,
         line: builtins.int = ...,
+        when: builtins.str = ...,
+        file: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["from", b"from", "to", b"to"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["from", b"from", "line", b"line", "to", b"to"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["file", b"file", "from", b"from", "line", b"line", "to", b"to", "when", b"when"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -16,7 +16,7 @@ import type { JsonObject, Message } from "@bufbuild/protobuf";
  * Describes the file mediamesh/api/flow/v1/flow.proto.
  */
 export const file_mediamesh_api_flow_v1_flow: GenFile = /*@__PURE__*/
-  fileDesc("CiBtZWRpYW1lc2gvYXBpL2Zsb3cvdjEvZmxvdy5wcm90bxIVbWVkaWFtZXNoLmFwaS5mbG93LnYxIigKCkZsb3dTb3VyY2USDAoEbmFtZRgBIAEoCRIMCgR5YW1sGAIgASgJIpUBCgRGbG93EgoKAmlkGAEgASgJEgwKBG5hbWUYAiABKAkSEwoLZGVzY3JpcHRpb24YAyABKAkSLgoFbm9kZXMYBCADKAsyHy5tZWRpYW1lc2guYXBpLmZsb3cudjEuRmxvd05vZGUSLgoFZWRnZXMYBSADKAsyHy5tZWRpYW1lc2guYXBpLmZsb3cudjEuRmxvd0VkZ2Ui0QIKCEZsb3dOb2RlEgoKAmlkGAEgASgJEgwKBHR5cGUYAiABKAkSJwoGcGFyYW1zGAMgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBIoCgdvdXRwdXRzGAQgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBIvCgppbnB1dF9waW5zGAUgAygLMhsubWVkaWFtZXNoLmFwaS5hZ2VudC52MS5QaW4SMAoLb3V0cHV0X3BpbnMYBiADKAsyGy5tZWRpYW1lc2guYXBpLmFnZW50LnYxLlBpbhIMCgRsaW5lGAcgASgNEioKB3RpbWVvdXQYCCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SOwoNcmVzcG9uc2VfbW9kZRgJIAEoDjIkLm1lZGlhbWVzaC5hcGkuYWdlbnQudjEuUmVzcG9uc2VNb2RlIngKCEZsb3dFZGdlEi8KBGZyb20YASABKAsyIS5tZWRpYW1lc2guYXBpLmZsb3cudjEuUGluQWRkcmVzcxItCgJ0bxgCIAEoCzIhLm1lZGlhbWVzaC5hcGkuZmxvdy52MS5QaW5BZGRyZXNzEgwKBGxpbmUYAyABKA0iKgoKUGluQWRkcmVzcxIPCgdub2RlX2lkGAEgASgJEgsKA3BpbhgCIAEoCSJ8CglGbG93SXNzdWUSMgoEY29kZRgBIAEoDjIkLm1lZGlhbWVzaC5hcGkuZmxvdy52MS5GbG93SXNzdWVDb2RlEg8KB21lc3NhZ2UYAiABKAkSDAoEZmlsZRgDIAEoCRIMCgRsaW5lGAQgASgNEg4KBmNvbHVtbhgFIAEoDSqlBAoNRmxvd0lzc3VlQ29kZRIfChtGTE9XX0lTU1VFX0NPREVfVU5TUEVDSUZJRUQQABIaChZGTE9XX0lTU1VFX0NPREVfU1lOVEFYEAESIgoeRkxPV19JU1NVRV9DT0RFX0RVUExJQ0FURV9OT0RFEAISIQodRkxPV19JU1NVRV9DT0RFX1VOS05PV05fQUdFTlQQAxIgChxGTE9XX0lTU1VFX0NPREVfVU5LTk9XTl9OT0RFEAQSHwobRkxPV19JU1NVRV9DT0RFX1VOS05PV05fUElOEAUSIQodRkxPV19JU1NVRV9DT0RFX0lOVkFMSURfUEFSQU0QBhIZChVGTE9XX0lTU1VFX0NPREVfQ1lDTEUQBxIjCh9GTE9XX0lTU1VFX0NPREVfVU5DT05ORUNURURfUElOEAgSJQohRkxPV19JU1NVRV9DT0RFX0lOQ09NUEFUSUJMRV9QSU5TEAkSIgoeRkxPV19JU1NVRV9DT0RFX01VTFRJUExFX0VER0VTEAoSIQodRkxPV19JU1NVRV9DT0RFX0lOVkFMSURfSU5QVVQQCxIhCh1GTE9XX0lTU1VFX0NPREVfTUlTU0lOR19JTlBVVBAMEisKJ0ZMT1dfSVNTVUVfQ09ERV9TVFJFQU1JTkdfTk9UX1NVUFBPUlRFRBANEiwKKEZMT1dfSVNTVUVfQ09ERV9NVUxUSU1PREFMX05PVF9TVVBQT1JURUQQDmIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_struct, file_mediamesh_api_agent_v1_manifest, file_mediamesh_api_agent_v1_pin]);
+  fileDesc("CiBtZWRpYW1lc2gvYXBpL2Zsb3cvdjEvZmxvdy5wcm90bxIVbWVkaWFtZXNoLmFwaS5mbG93LnYxIlgKCkZsb3dTb3VyY2USDAoEbmFtZRgBIAEoCRIMCgR5YW1sGAIgASgJEi4KBWZpbGVzGAMgAygLMh8ubWVkaWFtZXNoLmFwaS5mbG93LnYxLkZsb3dGaWxlIiYKCEZsb3dGaWxlEgwKBG5hbWUYASABKAkSDAoEeWFtbBgCIAEoCSKVAQoERmxvdxIKCgJpZBgBIAEoCRIMCgRuYW1lGAIgASgJEhMKC2Rlc2NyaXB0aW9uGAMgASgJEi4KBW5vZGVzGAQgAygLMh8ubWVkaWFtZXNoLmFwaS5mbG93LnYxLkZsb3dOb2RlEi4KBWVkZ2VzGAUgAygLMh8ubWVkaWFtZXNoLmFwaS5mbG93LnYxLkZsb3dFZGdlIvUDCghGbG93Tm9kZRIKCgJpZBgBIAEoCRIMCgR0eXBlGAIgASgJEicKBnBhcmFtcxgDIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSKAoHb3V0cHV0cxgEIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSLwoKaW5wdXRfcGlucxgFIAMoCzIbLm1lZGlhbWVzaC5hcGkuYWdlbnQudjEuUGluEjAKC291dHB1dF9waW5zGAYgAygLMhsubWVkaWFtZXNoLmFwaS5hZ2VudC52MS5QaW4SDAoEbGluZRgHIAEoDRIqCgd0aW1lb3V0GAggASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEjsKDXJlc3BvbnNlX21vZGUYCSABKA4yJC5tZWRpYW1lc2guYXBpLmFnZW50LnYxLlJlc3BvbnNlTW9kZRIxCgVyZXRyeRgKIAEoCzIiLm1lZGlhbWVzaC5hcGkuZmxvdy52MS5SZXRyeVBvbGljeRISCgVjYWNoZRgLIAEoCEgAiAEBEhEKCWdlbmVyYXRlZBgMIAEoCBIMCgRmaWxlGA0gASgJEjAKCGZvcl9lYWNoGA4gASgLMh4ubWVkaWFtZXNoLmFwaS5mbG93LnYxLkZvckVhY2hCCAoGX2NhY2hlIqMBCgtSZXRyeVBvbGljeRIUCgxtYXhfYXR0ZW1wdHMYASABKA0SMgoPaW5pdGlhbF9iYWNrb2ZmGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEi4KC21heF9iYWNrb2ZmGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhoKEmJhY2tvZmZfbXVsdGlwbGllchgEIAEoASJhCgdGb3JFYWNoEgsKA3BpbhgBIAEoCRIQCghwYXJhbGxlbBgCIAEoDRI3Cghvbl9lcnJvchgDIAEoDjIlLm1lZGlhbWVzaC5hcGkuZmxvdy52MS5FbGVtZW50RmFpbHVyZSKUAQoIRmxvd0VkZ2USLwoEZnJvbRgBIAEoCzIhLm1lZGlhbWVzaC5hcGkuZmxvdy52MS5QaW5BZGRyZXNzEi0KAnRvGAIgASgLMiEubWVkaWFtZXNoLmFwaS5mbG93LnYxLlBpbkFkZHJlc3MSDAoEbGluZRgDIAEoDRIMCgR3aGVuGAQgASgJEgwKBGZpbGUYBSABKAkiKgoKUGluQWRkcmVzcxIPCgdub2RlX2lkGAEgASgJEgsKA3BpbhgCIAEoCSJ8CglGbG93SXNzdWUSMgoEY29kZRgBIAEoDjIkLm1lZGlhbWVzaC5hcGkuZmxvdy52MS5GbG93SXNzdWVDb2RlEg8KB21lc3NhZ2UYAiABKAkSDAoEZmlsZRgDIAEoCRIMCgRsaW5lGAQgASgNEg4KBmNvbHVtbhgFIAEoDSp/Cg5FbGVtZW50RmFpbHVyZRIfChtFTEVNRU5UX0ZBSUxVUkVfVU5TUEVDSUZJRUQQABIYChRFTEVNRU5UX0ZBSUxVUkVfRkFJTBABEhgKFEVMRU1FTlRfRkFJTFVSRV9LRUVQEAISGAoURUxFTUVOVF9GQUlMVVJFX0RST1AQAyruBAoNRmxvd0lzc3VlQ29kZRIfChtGTE9XX0lTU1VFX0NPREVfVU5TUEVDSUZJRUQQABIaChZGTE9XX0lTU1VFX0NPREVfU1lOVEFYEAESIgoeRkxPV19JU1NVRV9DT0RFX0RVUExJQ0FURV9OT0RFEAISIQodRkxPV19JU1NVRV9DT0RFX1VOS05PV05fQUdFTlQQAxIgChxGTE9XX0lTU1VFX0NPREVfVU5LTk9XTl9OT0RFEAQSHwobRkxPV19JU1NVRV9DT0RFX1VOS05PV05fUElOEAUSIQodRkxPV19JU1NVRV9DT0RFX0lOVkFMSURfUEFSQU0QBhIZChVGTE9XX0lTU1VFX0NPREVfQ1lDTEUQBxIjCh9GTE9XX0lTU1VFX0NPREVfVU5DT05ORUNURURfUElOEAgSJQohRkxPV19JU1NVRV9DT0RFX0lOQ09NUEFUSUJMRV9QSU5TEAkSIgoeRkxPV19JU1NVRV9DT0RFX01VTFRJUExFX0VER0VTEAoSIQodRkxPV19JU1NVRV9DT0RFX0lOVkFMSURfSU5QVVQQCxIhCh1GTE9XX0lTU1VFX0NPREVfTUlTU0lOR19JTlBVVBAMEisKJ0ZMT1dfSVNTVUVfQ09ERV9TVFJFQU1JTkdfTk9UX1NVUFBPUlRFRBANEiwKKEZMT1dfSVNTVUVfQ09ERV9NVUxUSU1PREFMX05PVF9TVVBQT1JURUQQDhIlCiFGTE9XX0lTU1VFX0NPREVfSU5WQUxJRF9DT05ESVRJT04QDxIgChxGTE9XX0lTU1VFX0NPREVfVU5LTk9XTl9GSUxFEBBiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_struct, file_mediamesh_api_agent_v1_manifest, file_mediamesh_api_agent_v1_pin]);
 
 /**
  * The text of a flow.
@@ -37,6 +37,13 @@ export type FlowSource = Message<"mediamesh.api.flow.v1.FlowSource"> & {
    * @generated from field: string yaml = 2;
    */
   yaml: string;
+
+  /**
+   * The files of the flows that its nodes name by `flow`, and those that these name.
+   *
+   * @generated from field: repeated mediamesh.api.flow.v1.FlowFile files = 3;
+   */
+  files: FlowFile[];
 };
 
 /**
@@ -45,6 +52,34 @@ export type FlowSource = Message<"mediamesh.api.flow.v1.FlowSource"> & {
  */
 export const FlowSourceSchema: GenMessage<FlowSource> = /*@__PURE__*/
   messageDesc(file_mediamesh_api_flow_v1_flow, 0);
+
+/**
+ * The text of a flow that another one uses.
+ *
+ * @generated from message mediamesh.api.flow.v1.FlowFile
+ */
+export type FlowFile = Message<"mediamesh.api.flow.v1.FlowFile"> & {
+  /**
+   * Path from the folder of the outermost flow, with `/` and without `.`, such as `parts/read.mlab`.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * The YAML text, 1 MiB at most.
+   *
+   * @generated from field: string yaml = 2;
+   */
+  yaml: string;
+};
+
+/**
+ * Describes the message mediamesh.api.flow.v1.FlowFile.
+ * Use `create(FlowFileSchema)` to create a new message.
+ */
+export const FlowFileSchema: GenMessage<FlowFile> = /*@__PURE__*/
+  messageDesc(file_mediamesh_api_flow_v1_flow, 1);
 
 /**
  * A flow that was read and checked.
@@ -93,7 +128,7 @@ export type Flow = Message<"mediamesh.api.flow.v1.Flow"> & {
  * Use `create(FlowSchema)` to create a new message.
  */
 export const FlowSchema: GenMessage<Flow> = /*@__PURE__*/
-  messageDesc(file_mediamesh_api_flow_v1_flow, 1);
+  messageDesc(file_mediamesh_api_flow_v1_flow, 2);
 
 /**
  * A node of a flow.
@@ -163,6 +198,41 @@ export type FlowNode = Message<"mediamesh.api.flow.v1.FlowNode"> & {
    * @generated from field: mediamesh.api.agent.v1.ResponseMode response_mode = 9;
    */
   responseMode: ResponseMode;
+
+  /**
+   * How often a run that failed for a passing reason is tried again; as the server has it when unset.
+   *
+   * @generated from field: mediamesh.api.flow.v1.RetryPolicy retry = 10;
+   */
+  retry?: RetryPolicy | undefined;
+
+  /**
+   * Whether results may come from the cache; as the agent's manifest has it when unset.
+   *
+   * @generated from field: optional bool cache = 11;
+   */
+  cache?: boolean | undefined;
+
+  /**
+   * Whether the check put it in, as a conversion that an edge needs.
+   *
+   * @generated from field: bool generated = 12;
+   */
+  generated: boolean;
+
+  /**
+   * Name of the file that has its line; empty for the outermost flow.
+   *
+   * @generated from field: string file = 13;
+   */
+  file: string;
+
+  /**
+   * The list that it runs over, element by element; unset for a node that runs once.
+   *
+   * @generated from field: mediamesh.api.flow.v1.ForEach for_each = 14;
+   */
+  forEach?: ForEach | undefined;
 };
 
 /**
@@ -170,7 +240,84 @@ export type FlowNode = Message<"mediamesh.api.flow.v1.FlowNode"> & {
  * Use `create(FlowNodeSchema)` to create a new message.
  */
 export const FlowNodeSchema: GenMessage<FlowNode> = /*@__PURE__*/
-  messageDesc(file_mediamesh_api_flow_v1_flow, 2);
+  messageDesc(file_mediamesh_api_flow_v1_flow, 3);
+
+/**
+ * How often and when a run of a node is tried again.
+ *
+ * @generated from message mediamesh.api.flow.v1.RetryPolicy
+ */
+export type RetryPolicy = Message<"mediamesh.api.flow.v1.RetryPolicy"> & {
+  /**
+   * Tries in all, the first one included; 1 for no second one.
+   *
+   * @generated from field: uint32 max_attempts = 1;
+   */
+  maxAttempts: number;
+
+  /**
+   * Pause before the second try, 1 h at most; the server's default when unset.
+   *
+   * @generated from field: google.protobuf.Duration initial_backoff = 2;
+   */
+  initialBackoff?: Duration | undefined;
+
+  /**
+   * Longest pause, 1 h at most; the server's default when unset.
+   *
+   * @generated from field: google.protobuf.Duration max_backoff = 3;
+   */
+  maxBackoff?: Duration | undefined;
+
+  /**
+   * What each pause is multiplied by to get the next, 1 to 10; the server's default when 0.
+   *
+   * @generated from field: double backoff_multiplier = 4;
+   */
+  backoffMultiplier: number;
+};
+
+/**
+ * Describes the message mediamesh.api.flow.v1.RetryPolicy.
+ * Use `create(RetryPolicySchema)` to create a new message.
+ */
+export const RetryPolicySchema: GenMessage<RetryPolicy> = /*@__PURE__*/
+  messageDesc(file_mediamesh_api_flow_v1_flow, 4);
+
+/**
+ * A node that runs once for each element of a list; each of its outputs is the list of what came, in order.
+ *
+ * @generated from message mediamesh.api.flow.v1.ForEach
+ */
+export type ForEach = Message<"mediamesh.api.flow.v1.ForEach"> & {
+  /**
+   * Input pin that takes the list, and its elements one by one.
+   *
+   * @generated from field: string pin = 1;
+   */
+  pin: string;
+
+  /**
+   * Elements at work at a time, 64 at most; 4 when 0.
+   *
+   * @generated from field: uint32 parallel = 2;
+   */
+  parallel: number;
+
+  /**
+   * What becomes of the node when an element fails.
+   *
+   * @generated from field: mediamesh.api.flow.v1.ElementFailure on_error = 3;
+   */
+  onError: ElementFailure;
+};
+
+/**
+ * Describes the message mediamesh.api.flow.v1.ForEach.
+ * Use `create(ForEachSchema)` to create a new message.
+ */
+export const ForEachSchema: GenMessage<ForEach> = /*@__PURE__*/
+  messageDesc(file_mediamesh_api_flow_v1_flow, 5);
 
 /**
  * An edge of a flow.
@@ -198,6 +345,20 @@ export type FlowEdge = Message<"mediamesh.api.flow.v1.FlowEdge"> & {
    * @generated from field: uint32 line = 3;
    */
   line: number;
+
+  /**
+   * Condition under which it carries, in the language of `when`; empty for always.
+   *
+   * @generated from field: string when = 4;
+   */
+  when: string;
+
+  /**
+   * Name of the file that has its line; empty for the outermost flow.
+   *
+   * @generated from field: string file = 5;
+   */
+  file: string;
 };
 
 /**
@@ -205,7 +366,7 @@ export type FlowEdge = Message<"mediamesh.api.flow.v1.FlowEdge"> & {
  * Use `create(FlowEdgeSchema)` to create a new message.
  */
 export const FlowEdgeSchema: GenMessage<FlowEdge> = /*@__PURE__*/
-  messageDesc(file_mediamesh_api_flow_v1_flow, 3);
+  messageDesc(file_mediamesh_api_flow_v1_flow, 6);
 
 /**
  * A pin of a node, `node.pin` in files.
@@ -233,7 +394,7 @@ export type PinAddress = Message<"mediamesh.api.flow.v1.PinAddress"> & {
  * Use `create(PinAddressSchema)` to create a new message.
  */
 export const PinAddressSchema: GenMessage<PinAddress> = /*@__PURE__*/
-  messageDesc(file_mediamesh_api_flow_v1_flow, 4);
+  messageDesc(file_mediamesh_api_flow_v1_flow, 7);
 
 /**
  * Something wrong with a flow.
@@ -282,7 +443,48 @@ export type FlowIssue = Message<"mediamesh.api.flow.v1.FlowIssue"> & {
  * Use `create(FlowIssueSchema)` to create a new message.
  */
 export const FlowIssueSchema: GenMessage<FlowIssue> = /*@__PURE__*/
-  messageDesc(file_mediamesh_api_flow_v1_flow, 5);
+  messageDesc(file_mediamesh_api_flow_v1_flow, 8);
+
+/**
+ * What becomes of a node that runs over a list when one of its elements fails.
+ *
+ * @generated from enum mediamesh.api.flow.v1.ElementFailure
+ */
+export enum ElementFailure {
+  /**
+   * Not set; the same as fail.
+   *
+   * @generated from enum value: ELEMENT_FAILURE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * The node fails, and no further element begins.
+   *
+   * @generated from enum value: ELEMENT_FAILURE_FAIL = 1;
+   */
+  FAIL = 1,
+
+  /**
+   * The element's place in the results is null.
+   *
+   * @generated from enum value: ELEMENT_FAILURE_KEEP = 2;
+   */
+  KEEP = 2,
+
+  /**
+   * The element has no place in the results.
+   *
+   * @generated from enum value: ELEMENT_FAILURE_DROP = 3;
+   */
+  DROP = 3,
+}
+
+/**
+ * Describes the enum mediamesh.api.flow.v1.ElementFailure.
+ */
+export const ElementFailureSchema: GenEnum<ElementFailure> = /*@__PURE__*/
+  enumDesc(file_mediamesh_api_flow_v1_flow, 0);
 
 /**
  * Kinds of mistakes in a flow.
@@ -394,11 +596,25 @@ export enum FlowIssueCode {
    * @generated from enum value: FLOW_ISSUE_CODE_MULTIMODAL_NOT_SUPPORTED = 14;
    */
   MULTIMODAL_NOT_SUPPORTED = 14,
+
+  /**
+   * A condition cannot be read, or not be decided before what it decides.
+   *
+   * @generated from enum value: FLOW_ISSUE_CODE_INVALID_CONDITION = 15;
+   */
+  INVALID_CONDITION = 15,
+
+  /**
+   * The file of a flow that a node names is not there.
+   *
+   * @generated from enum value: FLOW_ISSUE_CODE_UNKNOWN_FILE = 16;
+   */
+  UNKNOWN_FILE = 16,
 }
 
 /**
  * Describes the enum mediamesh.api.flow.v1.FlowIssueCode.
  */
 export const FlowIssueCodeSchema: GenEnum<FlowIssueCode> = /*@__PURE__*/
-  enumDesc(file_mediamesh_api_flow_v1_flow, 0);
+  enumDesc(file_mediamesh_api_flow_v1_flow, 1);
 
