@@ -97,6 +97,11 @@ class AgentHost:
         """
         return [self._find(agent_id)[1]] if agent_id else [manifest for _, manifest in self._agents.values()]
 
+    @property
+    def active(self) -> int:
+        """How many runs are in progress, those included that were cancelled and have not ended yet."""
+        return len(self._running)
+
     def start(self, frames: AsyncIterator[RunRequest], seconds: float | None) -> ActiveRun:
         """Start a run whose caller gave it so many seconds.
 

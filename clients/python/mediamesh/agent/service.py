@@ -34,9 +34,9 @@ class AgentServicer(AgentServiceServicer):
     async def Describe(self, request: DescribeRequest, context: Context) -> DescribeResponse:
         """Tell which agents there are."""
         manifests = self._host.manifests(request.agent_id)
-        return DescribeResponse(
-            agents=manifests, capabilities=_capabilities(manifests, max_media_bytes=self._settings.max_media_bytes)
-        )
+        capabilities = _capabilities(manifests, max_media_bytes=self._settings.max_media_bytes)
+        capabilities.active_runs = self._host.active
+        return DescribeResponse(agents=manifests, capabilities=capabilities)
 
     async def Run(self, request_iterator: AsyncIterator[RunRequest], context: Context) -> AsyncIterator[RunResponse]:
         """Run an agent once."""

@@ -84,6 +84,7 @@ class Capabilities(message.Message):
     OUTPUT_MODALITIES_FIELD_NUMBER: builtins.int
     MAX_MEDIA_SIZE_MB_FIELD_NUMBER: builtins.int
     SUPPORTED_TRANSPORTS_FIELD_NUMBER: builtins.int
+    ACTIVE_RUNS_FIELD_NUMBER: builtins.int
     runtime: builtins.str
     """Name of the runtime, such as `mediamesh-python`."""
     version: builtins.str
@@ -92,6 +93,10 @@ class Capabilities(message.Message):
     """Whether runs may stream."""
     max_media_size_mb: builtins.float
     """Largest media in megabytes."""
+    active_runs: builtins.int
+    """Runs in progress on this server, those included that were cancelled and have not ended yet; unset where it does not
+    tell. It is how a caller sees that cancelling freed something.
+    """
     @builtins.property
     def input_modalities(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """Modalities taken."""
@@ -114,12 +119,15 @@ class Capabilities(message.Message):
         output_modalities: abc.Iterable[builtins.str] | None = ...,
         max_media_size_mb: builtins.float = ...,
         supported_transports: abc.Iterable[builtins.str] | None = ...,
+        active_runs: builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["_active_runs", b"_active_runs", "active_runs", b"active_runs"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["input_modalities", b"input_modalities", "max_media_size_mb", b"max_media_size_mb", "output_modalities", b"output_modalities", "runtime", b"runtime", "streaming", b"streaming", "supported_transports", b"supported_transports", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_active_runs", b"_active_runs", "active_runs", b"active_runs", "input_modalities", b"input_modalities", "max_media_size_mb", b"max_media_size_mb", "output_modalities", b"output_modalities", "runtime", b"runtime", "streaming", b"streaming", "supported_transports", b"supported_transports", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__active_runs: _TypeAlias = typing.Literal["active_runs"]  # noqa: Y015
+    _WhichOneofArgType__active_runs: _TypeAlias = typing.Literal["_active_runs", b"_active_runs"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__active_runs) -> _WhichOneofReturnType__active_runs | None: ...
 
 @typing.final
 class RunRequest(message.Message):
