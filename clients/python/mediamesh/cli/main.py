@@ -7,6 +7,7 @@ import typer
 from mediamesh.cli import bench
 from mediamesh.cli.demo import demo
 from mediamesh.cli.flow import agents, check
+from mediamesh.cli.k8s import render
 from mediamesh.cli.models import models
 from mediamesh.cli.run import run
 from mediamesh.cli.serve import serve
@@ -39,6 +40,9 @@ stream.command()(tail)
 stream.command("list")(list_streams)
 app.add_typer(stream, name="stream")
 app.add_typer(models, name="models")
+kubernetes = typer.Typer(help="Run agents on Kubernetes.", no_args_is_help=True)
+kubernetes.command()(render)
+app.add_typer(kubernetes, name="k8s")
 measure = typer.Typer(help="Measure servers.", no_args_is_help=True)
 measure.command()(bench.inference)
 app.add_typer(measure, name="bench")
