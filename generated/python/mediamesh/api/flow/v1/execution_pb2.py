@@ -32,13 +32,15 @@ from mediamesh.api.flow.v1 import flow_pb2 as mediamesh_dot_api_dot_flow_dot_v1_
 from mediamesh.api.stream.v1 import chunk_pb2 as mediamesh_dot_api_dot_stream_dot_v1_dot_chunk__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%mediamesh/api/flow/v1/execution.proto\x12\x15mediamesh.api.flow.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a*mediamesh/api/agent/v1/agent_service.proto\x1a\"mediamesh/api/agent/v1/value.proto\x1a mediamesh/api/flow/v1/flow.proto\x1a#mediamesh/api/stream/v1/chunk.proto\"\xe5\x03\n\tExecution\x12*\n\x0c\x65xecution_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x0b\x65xecutionId\x12*\n\x0cworkspace_id\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x0bworkspaceId\x12/\n\x04\x66low\x18\x03 \x01(\x0b\x32\x1b.mediamesh.api.flow.v1.FlowR\x04\x66low\x12\x45\n\x05state\x18\x04 \x01(\x0e\x32%.mediamesh.api.flow.v1.ExecutionStateB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x05state\x12\x45\n\x05nodes\x18\x05 \x03(\x0b\x32$.mediamesh.api.flow.v1.NodeExecutionB\t\xbaH\x06\x92\x01\x03\x10\x80\x08R\x05nodes\x12(\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x12.google.rpc.StatusR\x05\x65rror\x12;\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12\x35\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndTime\x12#\n\rlast_sequence\x18\t \x01(\x04R\x0clastSequence\"\xc1\x03\n\rNodeExecution\x12 \n\x07node_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x06nodeId\x12@\n\x05state\x18\x02 \x01(\x0e\x32 .mediamesh.api.flow.v1.NodeStateB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x05state\x12U\n\x07outputs\x18\x03 \x03(\x0b\x32\x31.mediamesh.api.flow.v1.NodeExecution.OutputsEntryB\x08\xbaH\x05\x9a\x01\x02\x10@R\x07outputs\x12(\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x12.google.rpc.StatusR\x05\x65rror\x12\x39\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\x12\x35\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndTime\x1aY\n\x0cOutputsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x33\n\x05value\x18\x02 \x01(\x0b\x32\x1d.mediamesh.api.agent.v1.ValueR\x05value:\x02\x38\x01\"\xc4\n\n\x0e\x45xecutionEvent\x12\x1a\n\x08sequence\x18\x01 \x01(\x04R\x08sequence\x12*\n\x0c\x65xecution_id\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x0b\x65xecutionId\x12.\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\x12 \n\x07node_id\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x06nodeId\x12V\n\x11\x65xecution_started\x18\n \x01(\x0b\x32\'.mediamesh.api.flow.v1.ExecutionStartedH\x00R\x10\x65xecutionStarted\x12G\n\x0cnode_started\x18\x0b \x01(\x0b\x32\".mediamesh.api.flow.v1.NodeStartedH\x00R\x0bnodeStarted\x12H\n\rnode_progress\x18\x0c \x01(\x0b\x32!.mediamesh.api.stream.v1.ProgressH\x00R\x0cnodeProgress\x12\x43\n\x0bnode_output\x18\r \x01(\x0b\x32 .mediamesh.api.agent.v1.PinValueH\x00R\nnodeOutput\x12\x41\n\nnode_chunk\x18\x0e \x01(\x0b\x32 .mediamesh.api.agent.v1.PinChunkH\x00R\tnodeChunk\x12J\n\rnode_finished\x18\x0f \x01(\x0b\x32#.mediamesh.api.flow.v1.NodeFinishedH\x00R\x0cnodeFinished\x12\x44\n\x0bnode_failed\x18\x10 \x01(\x0b\x32!.mediamesh.api.flow.v1.NodeFailedH\x00R\nnodeFailed\x12G\n\x0cnode_skipped\x18\x11 \x01(\x0b\x32\".mediamesh.api.flow.v1.NodeSkippedH\x00R\x0bnodeSkipped\x12S\n\x10stream_available\x18\x12 \x01(\x0b\x32&.mediamesh.api.flow.v1.StreamAvailableH\x00R\x0fstreamAvailable\x12P\n\x0fstream_complete\x18\x13 \x01(\x0b\x32%.mediamesh.api.flow.v1.StreamCompleteH\x00R\x0estreamComplete\x12\x32\n\x04\x63ost\x18\x14 \x01(\x0b\x32\x1c.mediamesh.api.agent.v1.CostH\x00R\x04\x63ost\x12Y\n\x12\x65xecution_finished\x18\x15 \x01(\x0b\x32(.mediamesh.api.flow.v1.ExecutionFinishedH\x00R\x11\x65xecutionFinished\x12M\n\x0enode_cancelled\x18\x16 \x01(\x0b\x32$.mediamesh.api.flow.v1.NodeCancelledH\x00R\rnodeCancelled\x12\x33\n\x03gap\x18\x1e \x01(\x0b\x32\x1f.mediamesh.api.flow.v1.EventGapH\x00R\x03gap\x12\x45\n\theartbeat\x18\x1f \x01(\x0b\x32%.mediamesh.api.flow.v1.EventHeartbeatH\x00R\theartbeat\x12\x39\n\x07go_away\x18  \x01(\x0b\x32\x1e.mediamesh.api.agent.v1.GoAwayH\x00R\x06goAwayB\x0e\n\x05\x65vent\x12\x05\xbaH\x02\x08\x01\"o\n\x10\x45xecutionStarted\x12/\n\x04\x66low\x18\x01 \x01(\x0b\x32\x1b.mediamesh.api.flow.v1.FlowR\x04\x66low\x12*\n\x0cworkspace_id\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x0bworkspaceId\"L\n\x0bNodeStarted\x12#\n\x08\x61gent_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\x07\x61gentId\x12\x18\n\x07\x61ttempt\x18\x02 \x01(\rR\x07\x61ttempt\"E\n\x0cNodeFinished\x12\x35\n\x08\x64uration\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\x08\x64uration\"m\n\nNodeFailed\x12(\n\x05\x65rror\x18\x01 \x01(\x0b\x32\x12.google.rpc.StatusR\x05\x65rror\x12\x35\n\x08\x64uration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x08\x64uration\"]\n\x0bNodeSkipped\x12+\n\rcause_node_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x0b\x63\x61useNodeId\x12!\n\x0c\x62y_condition\x18\x02 \x01(\x08R\x0b\x62yCondition\"F\n\rNodeCancelled\x12\x35\n\x08\x64uration\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\x08\x64uration\"S\n\x0fStreamAvailable\x12%\n\tstream_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\x08streamId\x12\x19\n\x03pin\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x03pin\"R\n\x0eStreamComplete\x12%\n\tstream_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\x08streamId\x12\x19\n\x03pin\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x03pin\"\xbb\x01\n\x11\x45xecutionFinished\x12\x45\n\x05state\x18\x01 \x01(\x0e\x32%.mediamesh.api.flow.v1.ExecutionStateB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x05state\x12(\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusR\x05\x65rror\x12\x35\n\x08\x64uration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x08\x64uration\"V\n\x08\x45ventGap\x12%\n\x0e\x66irst_sequence\x18\x01 \x01(\x04R\rfirstSequence\x12#\n\rlast_sequence\x18\x02 \x01(\x04R\x0clastSequence\"5\n\x0e\x45ventHeartbeat\x12#\n\rlast_sequence\x18\x01 \x01(\x04R\x0clastSequence*\xa8\x01\n\x0e\x45xecutionState\x12\x1f\n\x1b\x45XECUTION_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x45XECUTION_STATE_RUNNING\x10\x01\x12\x1d\n\x19\x45XECUTION_STATE_SUCCEEDED\x10\x02\x12\x1a\n\x16\x45XECUTION_STATE_FAILED\x10\x03\x12\x1d\n\x19\x45XECUTION_STATE_CANCELLED\x10\x04*\xba\x01\n\tNodeState\x12\x1a\n\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12NODE_STATE_PENDING\x10\x01\x12\x16\n\x12NODE_STATE_RUNNING\x10\x02\x12\x18\n\x14NODE_STATE_SUCCEEDED\x10\x03\x12\x15\n\x11NODE_STATE_FAILED\x10\x04\x12\x16\n\x12NODE_STATE_SKIPPED\x10\x05\x12\x18\n\x14NODE_STATE_CANCELLED\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%mediamesh/api/flow/v1/execution.proto\x12\x15mediamesh.api.flow.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a*mediamesh/api/agent/v1/agent_service.proto\x1a\"mediamesh/api/agent/v1/value.proto\x1a mediamesh/api/flow/v1/flow.proto\x1a#mediamesh/api/stream/v1/chunk.proto\"\xee\x05\n\tExecution\x12*\n\x0c\x65xecution_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x0b\x65xecutionId\x12*\n\x0cworkspace_id\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x0bworkspaceId\x12/\n\x04\x66low\x18\x03 \x01(\x0b\x32\x1b.mediamesh.api.flow.v1.FlowR\x04\x66low\x12\x45\n\x05state\x18\x04 \x01(\x0e\x32%.mediamesh.api.flow.v1.ExecutionStateB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x05state\x12\x45\n\x05nodes\x18\x05 \x03(\x0b\x32$.mediamesh.api.flow.v1.NodeExecutionB\t\xbaH\x06\x92\x01\x03\x10\x80\x08R\x05nodes\x12(\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x12.google.rpc.StatusR\x05\x65rror\x12;\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12\x35\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndTime\x12#\n\rlast_sequence\x18\t \x01(\x04R\x0clastSequence\x12?\n\rdeadline_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0c\x64\x65\x61\x64lineTime\x12\x1c\n\ttakeovers\x18\x0b \x01(\rR\ttakeovers\x12N\n\x06inputs\x18\x0c \x03(\x0b\x32,.mediamesh.api.flow.v1.Execution.InputsEntryB\x08\xbaH\x05\x9a\x01\x02\x10@R\x06inputs\x1aX\n\x0bInputsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x33\n\x05value\x18\x02 \x01(\x0b\x32\x1d.mediamesh.api.agent.v1.ValueR\x05value:\x02\x38\x01\"\x9f\x05\n\rNodeExecution\x12 \n\x07node_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x06nodeId\x12@\n\x05state\x18\x02 \x01(\x0e\x32 .mediamesh.api.flow.v1.NodeStateB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x05state\x12U\n\x07outputs\x18\x03 \x03(\x0b\x32\x31.mediamesh.api.flow.v1.NodeExecution.OutputsEntryB\x08\xbaH\x05\x9a\x01\x02\x10@R\x07outputs\x12(\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x12.google.rpc.StatusR\x05\x65rror\x12\x39\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\x12\x35\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndTime\x12\x18\n\x07\x61ttempt\x18\x07 \x01(\rR\x07\x61ttempt\x12%\n\x0estart_sequence\x18\x08 \x01(\x04R\rstartSequence\x12<\n\x07skipped\x18\t \x01(\x0b\x32\".mediamesh.api.flow.v1.NodeSkippedR\x07skipped\x12\x45\n\x07streams\x18\n \x03(\x0b\x32!.mediamesh.api.flow.v1.NodeStreamB\x08\xbaH\x05\x92\x01\x02\x10@R\x07streams\x12\x16\n\x06\x63\x61\x63hed\x18\x0b \x01(\x08R\x06\x63\x61\x63hed\x1aY\n\x0cOutputsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x33\n\x05value\x18\x02 \x01(\x0b\x32\x1d.mediamesh.api.agent.v1.ValueR\x05value:\x02\x38\x01\"j\n\nNodeStream\x12\x19\n\x03pin\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x03pin\x12%\n\tstream_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\x08streamId\x12\x1a\n\x08\x63omplete\x18\x03 \x01(\x08R\x08\x63omplete\"\xe6\x0b\n\x0e\x45xecutionEvent\x12\x1a\n\x08sequence\x18\x01 \x01(\x04R\x08sequence\x12*\n\x0c\x65xecution_id\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x0b\x65xecutionId\x12.\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\x12 \n\x07node_id\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x06nodeId\x12V\n\x11\x65xecution_started\x18\n \x01(\x0b\x32\'.mediamesh.api.flow.v1.ExecutionStartedH\x00R\x10\x65xecutionStarted\x12G\n\x0cnode_started\x18\x0b \x01(\x0b\x32\".mediamesh.api.flow.v1.NodeStartedH\x00R\x0bnodeStarted\x12H\n\rnode_progress\x18\x0c \x01(\x0b\x32!.mediamesh.api.stream.v1.ProgressH\x00R\x0cnodeProgress\x12\x43\n\x0bnode_output\x18\r \x01(\x0b\x32 .mediamesh.api.agent.v1.PinValueH\x00R\nnodeOutput\x12\x41\n\nnode_chunk\x18\x0e \x01(\x0b\x32 .mediamesh.api.agent.v1.PinChunkH\x00R\tnodeChunk\x12J\n\rnode_finished\x18\x0f \x01(\x0b\x32#.mediamesh.api.flow.v1.NodeFinishedH\x00R\x0cnodeFinished\x12\x44\n\x0bnode_failed\x18\x10 \x01(\x0b\x32!.mediamesh.api.flow.v1.NodeFailedH\x00R\nnodeFailed\x12G\n\x0cnode_skipped\x18\x11 \x01(\x0b\x32\".mediamesh.api.flow.v1.NodeSkippedH\x00R\x0bnodeSkipped\x12S\n\x10stream_available\x18\x12 \x01(\x0b\x32&.mediamesh.api.flow.v1.StreamAvailableH\x00R\x0fstreamAvailable\x12P\n\x0fstream_complete\x18\x13 \x01(\x0b\x32%.mediamesh.api.flow.v1.StreamCompleteH\x00R\x0estreamComplete\x12\x32\n\x04\x63ost\x18\x14 \x01(\x0b\x32\x1c.mediamesh.api.agent.v1.CostH\x00R\x04\x63ost\x12Y\n\x12\x65xecution_finished\x18\x15 \x01(\x0b\x32(.mediamesh.api.flow.v1.ExecutionFinishedH\x00R\x11\x65xecutionFinished\x12M\n\x0enode_cancelled\x18\x16 \x01(\x0b\x32$.mediamesh.api.flow.v1.NodeCancelledH\x00R\rnodeCancelled\x12]\n\x14\x65xecution_taken_over\x18\x17 \x01(\x0b\x32).mediamesh.api.flow.v1.ExecutionTakenOverH\x00R\x12\x65xecutionTakenOver\x12\x41\n\nnode_retry\x18\x18 \x01(\x0b\x32 .mediamesh.api.flow.v1.NodeRetryH\x00R\tnodeRetry\x12\x33\n\x03gap\x18\x1e \x01(\x0b\x32\x1f.mediamesh.api.flow.v1.EventGapH\x00R\x03gap\x12\x45\n\theartbeat\x18\x1f \x01(\x0b\x32%.mediamesh.api.flow.v1.EventHeartbeatH\x00R\theartbeat\x12\x39\n\x07go_away\x18  \x01(\x0b\x32\x1e.mediamesh.api.agent.v1.GoAwayH\x00R\x06goAwayB\x0e\n\x05\x65vent\x12\x05\xbaH\x02\x08\x01\"o\n\x10\x45xecutionStarted\x12/\n\x04\x66low\x18\x01 \x01(\x0b\x32\x1b.mediamesh.api.flow.v1.FlowR\x04\x66low\x12*\n\x0cworkspace_id\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x0bworkspaceId\"]\n\x12\x45xecutionTakenOver\x12\x1a\n\x08takeover\x18\x01 \x01(\rR\x08takeover\x12+\n\x0corchestrator\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x0corchestrator\"\x80\x01\n\tNodeRetry\x12(\n\x05\x65rror\x18\x01 \x01(\x0b\x32\x12.google.rpc.StatusR\x05\x65rror\x12\x18\n\x07\x61ttempt\x18\x02 \x01(\rR\x07\x61ttempt\x12/\n\x05pause\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x05pause\"L\n\x0bNodeStarted\x12#\n\x08\x61gent_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\x07\x61gentId\x12\x18\n\x07\x61ttempt\x18\x02 \x01(\rR\x07\x61ttempt\"]\n\x0cNodeFinished\x12\x35\n\x08\x64uration\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\x08\x64uration\x12\x16\n\x06\x63\x61\x63hed\x18\x02 \x01(\x08R\x06\x63\x61\x63hed\"m\n\nNodeFailed\x12(\n\x05\x65rror\x18\x01 \x01(\x0b\x32\x12.google.rpc.StatusR\x05\x65rror\x12\x35\n\x08\x64uration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x08\x64uration\"]\n\x0bNodeSkipped\x12+\n\rcause_node_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x0b\x63\x61useNodeId\x12!\n\x0c\x62y_condition\x18\x02 \x01(\x08R\x0b\x62yCondition\"F\n\rNodeCancelled\x12\x35\n\x08\x64uration\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\x08\x64uration\"S\n\x0fStreamAvailable\x12%\n\tstream_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\x08streamId\x12\x19\n\x03pin\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x03pin\"R\n\x0eStreamComplete\x12%\n\tstream_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\x08streamId\x12\x19\n\x03pin\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x03pin\"\xbb\x01\n\x11\x45xecutionFinished\x12\x45\n\x05state\x18\x01 \x01(\x0e\x32%.mediamesh.api.flow.v1.ExecutionStateB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x05state\x12(\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusR\x05\x65rror\x12\x35\n\x08\x64uration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x08\x64uration\"V\n\x08\x45ventGap\x12%\n\x0e\x66irst_sequence\x18\x01 \x01(\x04R\rfirstSequence\x12#\n\rlast_sequence\x18\x02 \x01(\x04R\x0clastSequence\"5\n\x0e\x45ventHeartbeat\x12#\n\rlast_sequence\x18\x01 \x01(\x04R\x0clastSequence*\xa8\x01\n\x0e\x45xecutionState\x12\x1f\n\x1b\x45XECUTION_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x45XECUTION_STATE_RUNNING\x10\x01\x12\x1d\n\x19\x45XECUTION_STATE_SUCCEEDED\x10\x02\x12\x1a\n\x16\x45XECUTION_STATE_FAILED\x10\x03\x12\x1d\n\x19\x45XECUTION_STATE_CANCELLED\x10\x04*\xba\x01\n\tNodeState\x12\x1a\n\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12NODE_STATE_PENDING\x10\x01\x12\x16\n\x12NODE_STATE_RUNNING\x10\x02\x12\x18\n\x14NODE_STATE_SUCCEEDED\x10\x03\x12\x15\n\x11NODE_STATE_FAILED\x10\x04\x12\x16\n\x12NODE_STATE_SKIPPED\x10\x05\x12\x18\n\x14NODE_STATE_CANCELLED\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mediamesh.api.flow.v1.execution_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_EXECUTION_INPUTSENTRY']._loaded_options = None
+  _globals['_EXECUTION_INPUTSENTRY']._serialized_options = b'8\001'
   _globals['_EXECUTION'].fields_by_name['execution_id']._loaded_options = None
   _globals['_EXECUTION'].fields_by_name['execution_id']._serialized_options = b'\272H\004r\002\030@'
   _globals['_EXECUTION'].fields_by_name['workspace_id']._loaded_options = None
@@ -47,6 +49,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXECUTION'].fields_by_name['state']._serialized_options = b'\272H\005\202\001\002\020\001'
   _globals['_EXECUTION'].fields_by_name['nodes']._loaded_options = None
   _globals['_EXECUTION'].fields_by_name['nodes']._serialized_options = b'\272H\006\222\001\003\020\200\010'
+  _globals['_EXECUTION'].fields_by_name['inputs']._loaded_options = None
+  _globals['_EXECUTION'].fields_by_name['inputs']._serialized_options = b'\272H\005\232\001\002\020@'
   _globals['_NODEEXECUTION_OUTPUTSENTRY']._loaded_options = None
   _globals['_NODEEXECUTION_OUTPUTSENTRY']._serialized_options = b'8\001'
   _globals['_NODEEXECUTION'].fields_by_name['node_id']._loaded_options = None
@@ -55,6 +59,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NODEEXECUTION'].fields_by_name['state']._serialized_options = b'\272H\005\202\001\002\020\001'
   _globals['_NODEEXECUTION'].fields_by_name['outputs']._loaded_options = None
   _globals['_NODEEXECUTION'].fields_by_name['outputs']._serialized_options = b'\272H\005\232\001\002\020@'
+  _globals['_NODEEXECUTION'].fields_by_name['streams']._loaded_options = None
+  _globals['_NODEEXECUTION'].fields_by_name['streams']._serialized_options = b'\272H\005\222\001\002\020@'
+  _globals['_NODESTREAM'].fields_by_name['pin']._loaded_options = None
+  _globals['_NODESTREAM'].fields_by_name['pin']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_NODESTREAM'].fields_by_name['stream_id']._loaded_options = None
+  _globals['_NODESTREAM'].fields_by_name['stream_id']._serialized_options = b'\272H\005r\003\030\200\001'
   _globals['_EXECUTIONEVENT'].oneofs_by_name['event']._loaded_options = None
   _globals['_EXECUTIONEVENT'].oneofs_by_name['event']._serialized_options = b'\272H\002\010\001'
   _globals['_EXECUTIONEVENT'].fields_by_name['execution_id']._loaded_options = None
@@ -63,6 +73,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXECUTIONEVENT'].fields_by_name['node_id']._serialized_options = b'\272H\004r\002\030@'
   _globals['_EXECUTIONSTARTED'].fields_by_name['workspace_id']._loaded_options = None
   _globals['_EXECUTIONSTARTED'].fields_by_name['workspace_id']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_EXECUTIONTAKENOVER'].fields_by_name['orchestrator']._loaded_options = None
+  _globals['_EXECUTIONTAKENOVER'].fields_by_name['orchestrator']._serialized_options = b'\272H\004r\002\030@'
   _globals['_NODESTARTED'].fields_by_name['agent_id']._loaded_options = None
   _globals['_NODESTARTED'].fields_by_name['agent_id']._serialized_options = b'\272H\005r\003\030\200\001'
   _globals['_NODESKIPPED'].fields_by_name['cause_node_id']._loaded_options = None
@@ -77,38 +89,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STREAMCOMPLETE'].fields_by_name['pin']._serialized_options = b'\272H\004r\002\030@'
   _globals['_EXECUTIONFINISHED'].fields_by_name['state']._loaded_options = None
   _globals['_EXECUTIONFINISHED'].fields_by_name['state']._serialized_options = b'\272H\005\202\001\002\020\001'
-  _globals['_EXECUTIONSTATE']._serialized_start=3668
-  _globals['_EXECUTIONSTATE']._serialized_end=3836
-  _globals['_NODESTATE']._serialized_start=3839
-  _globals['_NODESTATE']._serialized_end=4025
+  _globals['_EXECUTIONSTATE']._serialized_start=4675
+  _globals['_EXECUTIONSTATE']._serialized_end=4843
+  _globals['_NODESTATE']._serialized_start=4846
+  _globals['_NODESTATE']._serialized_end=5032
   _globals['_EXECUTION']._serialized_start=335
-  _globals['_EXECUTION']._serialized_end=820
-  _globals['_NODEEXECUTION']._serialized_start=823
-  _globals['_NODEEXECUTION']._serialized_end=1272
-  _globals['_NODEEXECUTION_OUTPUTSENTRY']._serialized_start=1183
-  _globals['_NODEEXECUTION_OUTPUTSENTRY']._serialized_end=1272
-  _globals['_EXECUTIONEVENT']._serialized_start=1275
-  _globals['_EXECUTIONEVENT']._serialized_end=2623
-  _globals['_EXECUTIONSTARTED']._serialized_start=2625
-  _globals['_EXECUTIONSTARTED']._serialized_end=2736
-  _globals['_NODESTARTED']._serialized_start=2738
-  _globals['_NODESTARTED']._serialized_end=2814
-  _globals['_NODEFINISHED']._serialized_start=2816
-  _globals['_NODEFINISHED']._serialized_end=2885
-  _globals['_NODEFAILED']._serialized_start=2887
-  _globals['_NODEFAILED']._serialized_end=2996
-  _globals['_NODESKIPPED']._serialized_start=2998
-  _globals['_NODESKIPPED']._serialized_end=3091
-  _globals['_NODECANCELLED']._serialized_start=3093
-  _globals['_NODECANCELLED']._serialized_end=3163
-  _globals['_STREAMAVAILABLE']._serialized_start=3165
-  _globals['_STREAMAVAILABLE']._serialized_end=3248
-  _globals['_STREAMCOMPLETE']._serialized_start=3250
-  _globals['_STREAMCOMPLETE']._serialized_end=3332
-  _globals['_EXECUTIONFINISHED']._serialized_start=3335
-  _globals['_EXECUTIONFINISHED']._serialized_end=3522
-  _globals['_EVENTGAP']._serialized_start=3524
-  _globals['_EVENTGAP']._serialized_end=3610
-  _globals['_EVENTHEARTBEAT']._serialized_start=3612
-  _globals['_EVENTHEARTBEAT']._serialized_end=3665
+  _globals['_EXECUTION']._serialized_end=1085
+  _globals['_EXECUTION_INPUTSENTRY']._serialized_start=997
+  _globals['_EXECUTION_INPUTSENTRY']._serialized_end=1085
+  _globals['_NODEEXECUTION']._serialized_start=1088
+  _globals['_NODEEXECUTION']._serialized_end=1759
+  _globals['_NODEEXECUTION_OUTPUTSENTRY']._serialized_start=1670
+  _globals['_NODEEXECUTION_OUTPUTSENTRY']._serialized_end=1759
+  _globals['_NODESTREAM']._serialized_start=1761
+  _globals['_NODESTREAM']._serialized_end=1867
+  _globals['_EXECUTIONEVENT']._serialized_start=1870
+  _globals['_EXECUTIONEVENT']._serialized_end=3380
+  _globals['_EXECUTIONSTARTED']._serialized_start=3382
+  _globals['_EXECUTIONSTARTED']._serialized_end=3493
+  _globals['_EXECUTIONTAKENOVER']._serialized_start=3495
+  _globals['_EXECUTIONTAKENOVER']._serialized_end=3588
+  _globals['_NODERETRY']._serialized_start=3591
+  _globals['_NODERETRY']._serialized_end=3719
+  _globals['_NODESTARTED']._serialized_start=3721
+  _globals['_NODESTARTED']._serialized_end=3797
+  _globals['_NODEFINISHED']._serialized_start=3799
+  _globals['_NODEFINISHED']._serialized_end=3892
+  _globals['_NODEFAILED']._serialized_start=3894
+  _globals['_NODEFAILED']._serialized_end=4003
+  _globals['_NODESKIPPED']._serialized_start=4005
+  _globals['_NODESKIPPED']._serialized_end=4098
+  _globals['_NODECANCELLED']._serialized_start=4100
+  _globals['_NODECANCELLED']._serialized_end=4170
+  _globals['_STREAMAVAILABLE']._serialized_start=4172
+  _globals['_STREAMAVAILABLE']._serialized_end=4255
+  _globals['_STREAMCOMPLETE']._serialized_start=4257
+  _globals['_STREAMCOMPLETE']._serialized_end=4339
+  _globals['_EXECUTIONFINISHED']._serialized_start=4342
+  _globals['_EXECUTIONFINISHED']._serialized_end=4529
+  _globals['_EVENTGAP']._serialized_start=4531
+  _globals['_EVENTGAP']._serialized_end=4617
+  _globals['_EVENTHEARTBEAT']._serialized_start=4619
+  _globals['_EVENTHEARTBEAT']._serialized_end=4672
 # @@protoc_insertion_point(module_scope)

@@ -102,6 +102,27 @@ class Execution(message.Message):
 
     DESCRIPTOR: descriptor.Descriptor
 
+    @typing.final
+    class InputsEntry(message.Message):
+        DESCRIPTOR: descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        @builtins.property
+        def value(self) -> value_pb2.Value: ...
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: value_pb2.Value | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     EXECUTION_ID_FIELD_NUMBER: builtins.int
     WORKSPACE_ID_FIELD_NUMBER: builtins.int
     FLOW_FIELD_NUMBER: builtins.int
@@ -111,6 +132,9 @@ class Execution(message.Message):
     CREATE_TIME_FIELD_NUMBER: builtins.int
     END_TIME_FIELD_NUMBER: builtins.int
     LAST_SEQUENCE_FIELD_NUMBER: builtins.int
+    DEADLINE_TIME_FIELD_NUMBER: builtins.int
+    TAKEOVERS_FIELD_NUMBER: builtins.int
+    INPUTS_FIELD_NUMBER: builtins.int
     execution_id: builtins.str
     """Id of the execution."""
     workspace_id: builtins.str
@@ -119,6 +143,8 @@ class Execution(message.Message):
     """Where it stands."""
     last_sequence: builtins.int
     """Sequence of its newest event."""
+    takeovers: builtins.int
+    """How often another orchestrator took it over, as the one that ran it was gone."""
     @builtins.property
     def flow(self) -> flow_pb2.Flow:
         """The flow as it was checked when the run began."""
@@ -139,6 +165,14 @@ class Execution(message.Message):
     def end_time(self) -> timestamp_pb2.Timestamp:
         """When it ended; unset while it runs."""
 
+    @builtins.property
+    def deadline_time(self) -> timestamp_pb2.Timestamp:
+        """When it ends at the latest."""
+
+    @builtins.property
+    def inputs(self) -> containers.MessageMap[builtins.str, value_pb2.Value]:
+        """Values that the client gave, by `node.pin`; left out of lists."""
+
     def __init__(
         self,
         *,
@@ -151,10 +185,13 @@ class Execution(message.Message):
         create_time: timestamp_pb2.Timestamp | None = ...,
         end_time: timestamp_pb2.Timestamp | None = ...,
         last_sequence: builtins.int = ...,
+        deadline_time: timestamp_pb2.Timestamp | None = ...,
+        takeovers: builtins.int = ...,
+        inputs: abc.Mapping[builtins.str, value_pb2.Value] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "end_time", b"end_time", "error", b"error", "flow", b"flow"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "deadline_time", b"deadline_time", "end_time", b"end_time", "error", b"error", "flow", b"flow"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "end_time", b"end_time", "error", b"error", "execution_id", b"execution_id", "flow", b"flow", "last_sequence", b"last_sequence", "nodes", b"nodes", "state", b"state", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "deadline_time", b"deadline_time", "end_time", b"end_time", "error", b"error", "execution_id", b"execution_id", "flow", b"flow", "inputs", b"inputs", "last_sequence", b"last_sequence", "nodes", b"nodes", "state", b"state", "takeovers", b"takeovers", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -191,10 +228,21 @@ class NodeExecution(message.Message):
     ERROR_FIELD_NUMBER: builtins.int
     START_TIME_FIELD_NUMBER: builtins.int
     END_TIME_FIELD_NUMBER: builtins.int
+    ATTEMPT_FIELD_NUMBER: builtins.int
+    START_SEQUENCE_FIELD_NUMBER: builtins.int
+    SKIPPED_FIELD_NUMBER: builtins.int
+    STREAMS_FIELD_NUMBER: builtins.int
+    CACHED_FIELD_NUMBER: builtins.int
     node_id: builtins.str
     """Id of the node."""
     state: NodeState.ValueType
     """Where it stands."""
+    attempt: builtins.int
+    """Which try ran last, from 1; 0 when it never started."""
+    start_sequence: builtins.int
+    """Sequence of the event with which that try started."""
+    cached: builtins.bool
+    """Whether its outputs came from the cache."""
     @builtins.property
     def outputs(self) -> containers.MessageMap[builtins.str, value_pb2.Value]:
         """Values that left it, by pin."""
@@ -211,6 +259,14 @@ class NodeExecution(message.Message):
     def end_time(self) -> timestamp_pb2.Timestamp:
         """When it ended."""
 
+    @builtins.property
+    def skipped(self) -> NodeSkipped:
+        """Why it never ran; set only when it was skipped."""
+
+    @builtins.property
+    def streams(self) -> containers.RepeatedCompositeFieldContainer[NodeStream]:
+        """Streams of that try, one for each stream pin that is published."""
+
     def __init__(
         self,
         *,
@@ -220,10 +276,43 @@ class NodeExecution(message.Message):
         error: status_pb2.Status | None = ...,
         start_time: timestamp_pb2.Timestamp | None = ...,
         end_time: timestamp_pb2.Timestamp | None = ...,
+        attempt: builtins.int = ...,
+        start_sequence: builtins.int = ...,
+        skipped: NodeSkipped | None = ...,
+        streams: abc.Iterable[NodeStream] | None = ...,
+        cached: builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["end_time", b"end_time", "error", b"error", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["end_time", b"end_time", "error", b"error", "skipped", b"skipped", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["end_time", b"end_time", "error", b"error", "node_id", b"node_id", "outputs", b"outputs", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["attempt", b"attempt", "cached", b"cached", "end_time", b"end_time", "error", b"error", "node_id", b"node_id", "outputs", b"outputs", "skipped", b"skipped", "start_sequence", b"start_sequence", "start_time", b"start_time", "state", b"state", "streams", b"streams"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class NodeStream(message.Message):
+    """A stream that carries what leaves a stream pin."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    PIN_FIELD_NUMBER: builtins.int
+    STREAM_ID_FIELD_NUMBER: builtins.int
+    COMPLETE_FIELD_NUMBER: builtins.int
+    pin: builtins.str
+    """Pin that it leaves."""
+    stream_id: builtins.str
+    """Id of the stream."""
+    complete: builtins.bool
+    """Whether it has ended."""
+    def __init__(
+        self,
+        *,
+        pin: builtins.str = ...,
+        stream_id: builtins.str = ...,
+        complete: builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["complete", b"complete", "pin", b"pin", "stream_id", b"stream_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -250,6 +339,8 @@ class ExecutionEvent(message.Message):
     COST_FIELD_NUMBER: builtins.int
     EXECUTION_FINISHED_FIELD_NUMBER: builtins.int
     NODE_CANCELLED_FIELD_NUMBER: builtins.int
+    EXECUTION_TAKEN_OVER_FIELD_NUMBER: builtins.int
+    NODE_RETRY_FIELD_NUMBER: builtins.int
     GAP_FIELD_NUMBER: builtins.int
     HEARTBEAT_FIELD_NUMBER: builtins.int
     GO_AWAY_FIELD_NUMBER: builtins.int
@@ -316,6 +407,14 @@ class ExecutionEvent(message.Message):
         """A node was stopped, as the run was cancelled."""
 
     @builtins.property
+    def execution_taken_over(self) -> ExecutionTakenOver:
+        """Another orchestrator goes on with the run; what was running starts again, what had ended stays."""
+
+    @builtins.property
+    def node_retry(self) -> NodeRetry:
+        """A try of a node failed for a passing reason; another one follows."""
+
+    @builtins.property
     def gap(self) -> EventGap:
         """Events were lost to the reader."""
 
@@ -347,15 +446,17 @@ class ExecutionEvent(message.Message):
         cost: agent_service_pb2.Cost | None = ...,
         execution_finished: ExecutionFinished | None = ...,
         node_cancelled: NodeCancelled | None = ...,
+        execution_taken_over: ExecutionTakenOver | None = ...,
+        node_retry: NodeRetry | None = ...,
         gap: EventGap | None = ...,
         heartbeat: EventHeartbeat | None = ...,
         go_away: agent_service_pb2.GoAway | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["cost", b"cost", "event", b"event", "execution_finished", b"execution_finished", "execution_started", b"execution_started", "gap", b"gap", "go_away", b"go_away", "heartbeat", b"heartbeat", "node_cancelled", b"node_cancelled", "node_chunk", b"node_chunk", "node_failed", b"node_failed", "node_finished", b"node_finished", "node_output", b"node_output", "node_progress", b"node_progress", "node_skipped", b"node_skipped", "node_started", b"node_started", "stream_available", b"stream_available", "stream_complete", b"stream_complete", "time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["cost", b"cost", "event", b"event", "execution_finished", b"execution_finished", "execution_started", b"execution_started", "execution_taken_over", b"execution_taken_over", "gap", b"gap", "go_away", b"go_away", "heartbeat", b"heartbeat", "node_cancelled", b"node_cancelled", "node_chunk", b"node_chunk", "node_failed", b"node_failed", "node_finished", b"node_finished", "node_output", b"node_output", "node_progress", b"node_progress", "node_retry", b"node_retry", "node_skipped", b"node_skipped", "node_started", b"node_started", "stream_available", b"stream_available", "stream_complete", b"stream_complete", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["cost", b"cost", "event", b"event", "execution_finished", b"execution_finished", "execution_id", b"execution_id", "execution_started", b"execution_started", "gap", b"gap", "go_away", b"go_away", "heartbeat", b"heartbeat", "node_cancelled", b"node_cancelled", "node_chunk", b"node_chunk", "node_failed", b"node_failed", "node_finished", b"node_finished", "node_id", b"node_id", "node_output", b"node_output", "node_progress", b"node_progress", "node_skipped", b"node_skipped", "node_started", b"node_started", "sequence", b"sequence", "stream_available", b"stream_available", "stream_complete", b"stream_complete", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["cost", b"cost", "event", b"event", "execution_finished", b"execution_finished", "execution_id", b"execution_id", "execution_started", b"execution_started", "execution_taken_over", b"execution_taken_over", "gap", b"gap", "go_away", b"go_away", "heartbeat", b"heartbeat", "node_cancelled", b"node_cancelled", "node_chunk", b"node_chunk", "node_failed", b"node_failed", "node_finished", b"node_finished", "node_id", b"node_id", "node_output", b"node_output", "node_progress", b"node_progress", "node_retry", b"node_retry", "node_skipped", b"node_skipped", "node_started", b"node_started", "sequence", b"sequence", "stream_available", b"stream_available", "stream_complete", b"stream_complete", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = typing.Literal["execution_started", "node_started", "node_progress", "node_output", "node_chunk", "node_finished", "node_failed", "node_skipped", "stream_available", "stream_complete", "cost", "execution_finished", "node_cancelled", "gap", "heartbeat", "go_away"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = typing.Literal["execution_started", "node_started", "node_progress", "node_output", "node_chunk", "node_finished", "node_failed", "node_skipped", "stream_available", "stream_complete", "cost", "execution_finished", "node_cancelled", "execution_taken_over", "node_retry", "gap", "heartbeat", "go_away"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -386,6 +487,62 @@ class ExecutionStarted(message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
+class ExecutionTakenOver(message.Message):
+    """Another orchestrator goes on with the run."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    TAKEOVER_FIELD_NUMBER: builtins.int
+    ORCHESTRATOR_FIELD_NUMBER: builtins.int
+    takeover: builtins.int
+    """Which take-over of this run it is, from 1."""
+    orchestrator: builtins.str
+    """Name of the orchestrator that goes on; a new one at each of its starts."""
+    def __init__(
+        self,
+        *,
+        takeover: builtins.int = ...,
+        orchestrator: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["orchestrator", b"orchestrator", "takeover", b"takeover"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class NodeRetry(message.Message):
+    """A try of a node failed, and another one follows."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    ERROR_FIELD_NUMBER: builtins.int
+    ATTEMPT_FIELD_NUMBER: builtins.int
+    PAUSE_FIELD_NUMBER: builtins.int
+    attempt: builtins.int
+    """Which try failed, from 1."""
+    @builtins.property
+    def error(self) -> status_pb2.Status:
+        """Why the try failed."""
+
+    @builtins.property
+    def pause(self) -> duration_pb2.Duration:
+        """Pause before the next one."""
+
+    def __init__(
+        self,
+        *,
+        error: status_pb2.Status | None = ...,
+        attempt: builtins.int = ...,
+        pause: duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["error", b"error", "pause", b"pause"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["attempt", b"attempt", "error", b"error", "pause", b"pause"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
 class NodeStarted(message.Message):
     """A node started."""
 
@@ -396,7 +553,7 @@ class NodeStarted(message.Message):
     agent_id: builtins.str
     """Id of the agent that it runs."""
     attempt: builtins.int
-    """Which try this is, from 1."""
+    """Which try this is, from 1; what came of an earlier one, such as chunks, does not count any more."""
     def __init__(
         self,
         *,
@@ -416,6 +573,9 @@ class NodeFinished(message.Message):
     DESCRIPTOR: descriptor.Descriptor
 
     DURATION_FIELD_NUMBER: builtins.int
+    CACHED_FIELD_NUMBER: builtins.int
+    cached: builtins.bool
+    """Whether its outputs came from the cache, so that no agent ran."""
     @builtins.property
     def duration(self) -> duration_pb2.Duration:
         """How long it ran."""
@@ -424,10 +584,11 @@ class NodeFinished(message.Message):
         self,
         *,
         duration: duration_pb2.Duration | None = ...,
+        cached: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["duration", b"duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["duration", b"duration"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["cached", b"cached", "duration", b"duration"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -311,7 +311,7 @@ class ListExecutionsResponse(message.Message):
     """What to ask for next; empty on the last page."""
     @builtins.property
     def executions(self) -> containers.RepeatedCompositeFieldContainer[execution_pb2.Execution]:
-        """The executions, newest first, without the outputs of their nodes."""
+        """The executions, newest first, without their inputs and the outputs of their nodes."""
 
     def __init__(
         self,

@@ -89,7 +89,8 @@ class FlowServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RunFlow(self, request, context):
-        """Runs a flow and streams its events. Cancelling the call, or its deadline, cancels the run.
+        """Runs a flow and streams its events. Cancelling the call, or its deadline, cancels the run. When the server dies or
+        goes away, the run goes on elsewhere, as one that was started does; `WatchExecution` tells the rest.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -19,7 +19,9 @@ class FlowServiceStub:
     ValidateFlow: _aio.UnaryUnaryMultiCallable[_flow_service_pb2.ValidateFlowRequest, _flow_service_pb2.ValidateFlowResponse]
     """Checks a flow and reports everything that is wrong with it."""
     RunFlow: _aio.UnaryStreamMultiCallable[_flow_service_pb2.RunFlowRequest, _flow_service_pb2.RunFlowResponse]
-    """Runs a flow and streams its events. Cancelling the call, or its deadline, cancels the run."""
+    """Runs a flow and streams its events. Cancelling the call, or its deadline, cancels the run. When the server dies or
+    goes away, the run goes on elsewhere, as one that was started does; `WatchExecution` tells the rest.
+    """
     StartFlow: _aio.UnaryUnaryMultiCallable[_flow_service_pb2.StartFlowRequest, _flow_service_pb2.StartFlowResponse]
     """Starts a flow that goes on by itself."""
     GetExecution: _aio.UnaryUnaryMultiCallable[_flow_service_pb2.GetExecutionRequest, _flow_service_pb2.GetExecutionResponse]
@@ -50,7 +52,9 @@ class FlowServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _flow_service_pb2.RunFlowRequest,
         context: _aio.ServicerContext[_flow_service_pb2.RunFlowRequest, _abc.AsyncIterator[_flow_service_pb2.RunFlowResponse]],
     ) -> _abc.AsyncIterator[_flow_service_pb2.RunFlowResponse]:
-        """Runs a flow and streams its events. Cancelling the call, or its deadline, cancels the run."""
+        """Runs a flow and streams its events. Cancelling the call, or its deadline, cancels the run. When the server dies or
+        goes away, the run goes on elsewhere, as one that was started does; `WatchExecution` tells the rest.
+        """
 
     @_abc_1.abstractmethod
     def StartFlow(

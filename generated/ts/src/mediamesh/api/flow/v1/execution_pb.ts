@@ -22,7 +22,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file mediamesh/api/flow/v1/execution.proto.
  */
 export const file_mediamesh_api_flow_v1_execution: GenFile = /*@__PURE__*/
-  fileDesc("CiVtZWRpYW1lc2gvYXBpL2Zsb3cvdjEvZXhlY3V0aW9uLnByb3RvEhVtZWRpYW1lc2guYXBpLmZsb3cudjEi5gIKCUV4ZWN1dGlvbhIUCgxleGVjdXRpb25faWQYASABKAkSFAoMd29ya3NwYWNlX2lkGAIgASgJEikKBGZsb3cYAyABKAsyGy5tZWRpYW1lc2guYXBpLmZsb3cudjEuRmxvdxI0CgVzdGF0ZRgEIAEoDjIlLm1lZGlhbWVzaC5hcGkuZmxvdy52MS5FeGVjdXRpb25TdGF0ZRIzCgVub2RlcxgFIAMoCzIkLm1lZGlhbWVzaC5hcGkuZmxvdy52MS5Ob2RlRXhlY3V0aW9uEiEKBWVycm9yGAYgASgLMhIuZ29vZ2xlLnJwYy5TdGF0dXMSLwoLY3JlYXRlX3RpbWUYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGVuZF90aW1lGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIVCg1sYXN0X3NlcXVlbmNlGAkgASgEIuUCCg1Ob2RlRXhlY3V0aW9uEg8KB25vZGVfaWQYASABKAkSLwoFc3RhdGUYAiABKA4yIC5tZWRpYW1lc2guYXBpLmZsb3cudjEuTm9kZVN0YXRlEkIKB291dHB1dHMYAyADKAsyMS5tZWRpYW1lc2guYXBpLmZsb3cudjEuTm9kZUV4ZWN1dGlvbi5PdXRwdXRzRW50cnkSIQoFZXJyb3IYBCABKAsyEi5nb29nbGUucnBjLlN0YXR1cxIuCgpzdGFydF90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIsCghlbmRfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAaTQoMT3V0cHV0c0VudHJ5EgsKA2tleRgBIAEoCRIsCgV2YWx1ZRgCIAEoCzIdLm1lZGlhbWVzaC5hcGkuYWdlbnQudjEuVmFsdWU6AjgBIroICg5FeGVjdXRpb25FdmVudBIQCghzZXF1ZW5jZRgBIAEoBBIUCgxleGVjdXRpb25faWQYAiABKAkSKAoEdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDwoHbm9kZV9pZBgEIAEoCRJEChFleGVjdXRpb25fc3RhcnRlZBgKIAEoCzInLm1lZGlhbWVzaC5hcGkuZmxvdy52MS5FeGVjdXRpb25TdGFydGVkSAASOgoMbm9kZV9zdGFydGVkGAsgASgLMiIubWVkaWFtZXNoLmFwaS5mbG93LnYxLk5vZGVTdGFydGVkSAASOgoNbm9kZV9wcm9ncmVzcxgMIAEoCzIhLm1lZGlhbWVzaC5hcGkuc3RyZWFtLnYxLlByb2dyZXNzSAASNwoLbm9kZV9vdXRwdXQYDSABKAsyIC5tZWRpYW1lc2guYXBpLmFnZW50LnYxLlBpblZhbHVlSAASNgoKbm9kZV9jaHVuaxgOIAEoCzIgLm1lZGlhbWVzaC5hcGkuYWdlbnQudjEuUGluQ2h1bmtIABI8Cg1ub2RlX2ZpbmlzaGVkGA8gASgLMiMubWVkaWFtZXNoLmFwaS5mbG93LnYxLk5vZGVGaW5pc2hlZEgAEjgKC25vZGVfZmFpbGVkGBAgASgLMiEubWVkaWFtZXNoLmFwaS5mbG93LnYxLk5vZGVGYWlsZWRIABI6Cgxub2RlX3NraXBwZWQYESABKAsyIi5tZWRpYW1lc2guYXBpLmZsb3cudjEuTm9kZVNraXBwZWRIABJCChBzdHJlYW1fYXZhaWxhYmxlGBIgASgLMiYubWVkaWFtZXNoLmFwaS5mbG93LnYxLlN0cmVhbUF2YWlsYWJsZUgAEkAKD3N0cmVhbV9jb21wbGV0ZRgTIAEoCzIlLm1lZGlhbWVzaC5hcGkuZmxvdy52MS5TdHJlYW1Db21wbGV0ZUgAEiwKBGNvc3QYFCABKAsyHC5tZWRpYW1lc2guYXBpLmFnZW50LnYxLkNvc3RIABJGChJleGVjdXRpb25fZmluaXNoZWQYFSABKAsyKC5tZWRpYW1lc2guYXBpLmZsb3cudjEuRXhlY3V0aW9uRmluaXNoZWRIABI+Cg5ub2RlX2NhbmNlbGxlZBgWIAEoCzIkLm1lZGlhbWVzaC5hcGkuZmxvdy52MS5Ob2RlQ2FuY2VsbGVkSAASLgoDZ2FwGB4gASgLMh8ubWVkaWFtZXNoLmFwaS5mbG93LnYxLkV2ZW50R2FwSAASOgoJaGVhcnRiZWF0GB8gASgLMiUubWVkaWFtZXNoLmFwaS5mbG93LnYxLkV2ZW50SGVhcnRiZWF0SAASMQoHZ29fYXdheRggIAEoCzIeLm1lZGlhbWVzaC5hcGkuYWdlbnQudjEuR29Bd2F5SABCBwoFZXZlbnQiUwoQRXhlY3V0aW9uU3RhcnRlZBIpCgRmbG93GAEgASgLMhsubWVkaWFtZXNoLmFwaS5mbG93LnYxLkZsb3cSFAoMd29ya3NwYWNlX2lkGAIgASgJIjAKC05vZGVTdGFydGVkEhAKCGFnZW50X2lkGAEgASgJEg8KB2F0dGVtcHQYAiABKA0iOwoMTm9kZUZpbmlzaGVkEisKCGR1cmF0aW9uGAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIlwKCk5vZGVGYWlsZWQSIQoFZXJyb3IYASABKAsyEi5nb29nbGUucnBjLlN0YXR1cxIrCghkdXJhdGlvbhgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiI6CgtOb2RlU2tpcHBlZBIVCg1jYXVzZV9ub2RlX2lkGAEgASgJEhQKDGJ5X2NvbmRpdGlvbhgCIAEoCCI8Cg1Ob2RlQ2FuY2VsbGVkEisKCGR1cmF0aW9uGAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIjEKD1N0cmVhbUF2YWlsYWJsZRIRCglzdHJlYW1faWQYASABKAkSCwoDcGluGAIgASgJIjAKDlN0cmVhbUNvbXBsZXRlEhEKCXN0cmVhbV9pZBgBIAEoCRILCgNwaW4YAiABKAkimQEKEUV4ZWN1dGlvbkZpbmlzaGVkEjQKBXN0YXRlGAEgASgOMiUubWVkaWFtZXNoLmFwaS5mbG93LnYxLkV4ZWN1dGlvblN0YXRlEiEKBWVycm9yGAIgASgLMhIuZ29vZ2xlLnJwYy5TdGF0dXMSKwoIZHVyYXRpb24YAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iOQoIRXZlbnRHYXASFgoOZmlyc3Rfc2VxdWVuY2UYASABKAQSFQoNbGFzdF9zZXF1ZW5jZRgCIAEoBCInCg5FdmVudEhlYXJ0YmVhdBIVCg1sYXN0X3NlcXVlbmNlGAEgASgEKqgBCg5FeGVjdXRpb25TdGF0ZRIfChtFWEVDVVRJT05fU1RBVEVfVU5TUEVDSUZJRUQQABIbChdFWEVDVVRJT05fU1RBVEVfUlVOTklORxABEh0KGUVYRUNVVElPTl9TVEFURV9TVUNDRUVERUQQAhIaChZFWEVDVVRJT05fU1RBVEVfRkFJTEVEEAMSHQoZRVhFQ1VUSU9OX1NUQVRFX0NBTkNFTExFRBAEKroBCglOb2RlU3RhdGUSGgoWTk9ERV9TVEFURV9VTlNQRUNJRklFRBAAEhYKEk5PREVfU1RBVEVfUEVORElORxABEhYKEk5PREVfU1RBVEVfUlVOTklORxACEhgKFE5PREVfU1RBVEVfU1VDQ0VFREVEEAMSFQoRTk9ERV9TVEFURV9GQUlMRUQQBBIWChJOT0RFX1NUQVRFX1NLSVBQRUQQBRIYChROT0RFX1NUQVRFX0NBTkNFTExFRBAGYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_google_rpc_status, file_mediamesh_api_agent_v1_agent_service, file_mediamesh_api_agent_v1_value, file_mediamesh_api_flow_v1_flow, file_mediamesh_api_stream_v1_chunk]);
+  fileDesc("CiVtZWRpYW1lc2gvYXBpL2Zsb3cvdjEvZXhlY3V0aW9uLnByb3RvEhVtZWRpYW1lc2guYXBpLmZsb3cudjEiuAQKCUV4ZWN1dGlvbhIUCgxleGVjdXRpb25faWQYASABKAkSFAoMd29ya3NwYWNlX2lkGAIgASgJEikKBGZsb3cYAyABKAsyGy5tZWRpYW1lc2guYXBpLmZsb3cudjEuRmxvdxI0CgVzdGF0ZRgEIAEoDjIlLm1lZGlhbWVzaC5hcGkuZmxvdy52MS5FeGVjdXRpb25TdGF0ZRIzCgVub2RlcxgFIAMoCzIkLm1lZGlhbWVzaC5hcGkuZmxvdy52MS5Ob2RlRXhlY3V0aW9uEiEKBWVycm9yGAYgASgLMhIuZ29vZ2xlLnJwYy5TdGF0dXMSLwoLY3JlYXRlX3RpbWUYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGVuZF90aW1lGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIVCg1sYXN0X3NlcXVlbmNlGAkgASgEEjEKDWRlYWRsaW5lX3RpbWUYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhEKCXRha2VvdmVycxgLIAEoDRI8CgZpbnB1dHMYDCADKAsyLC5tZWRpYW1lc2guYXBpLmZsb3cudjEuRXhlY3V0aW9uLklucHV0c0VudHJ5GkwKC0lucHV0c0VudHJ5EgsKA2tleRgBIAEoCRIsCgV2YWx1ZRgCIAEoCzIdLm1lZGlhbWVzaC5hcGkuYWdlbnQudjEuVmFsdWU6AjgBIocECg1Ob2RlRXhlY3V0aW9uEg8KB25vZGVfaWQYASABKAkSLwoFc3RhdGUYAiABKA4yIC5tZWRpYW1lc2guYXBpLmZsb3cudjEuTm9kZVN0YXRlEkIKB291dHB1dHMYAyADKAsyMS5tZWRpYW1lc2guYXBpLmZsb3cudjEuTm9kZUV4ZWN1dGlvbi5PdXRwdXRzRW50cnkSIQoFZXJyb3IYBCABKAsyEi5nb29nbGUucnBjLlN0YXR1cxIuCgpzdGFydF90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIsCghlbmRfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDwoHYXR0ZW1wdBgHIAEoDRIWCg5zdGFydF9zZXF1ZW5jZRgIIAEoBBIzCgdza2lwcGVkGAkgASgLMiIubWVkaWFtZXNoLmFwaS5mbG93LnYxLk5vZGVTa2lwcGVkEjIKB3N0cmVhbXMYCiADKAsyIS5tZWRpYW1lc2guYXBpLmZsb3cudjEuTm9kZVN0cmVhbRIOCgZjYWNoZWQYCyABKAgaTQoMT3V0cHV0c0VudHJ5EgsKA2tleRgBIAEoCRIsCgV2YWx1ZRgCIAEoCzIdLm1lZGlhbWVzaC5hcGkuYWdlbnQudjEuVmFsdWU6AjgBIj4KCk5vZGVTdHJlYW0SCwoDcGluGAEgASgJEhEKCXN0cmVhbV9pZBgCIAEoCRIQCghjb21wbGV0ZRgDIAEoCCK9CQoORXhlY3V0aW9uRXZlbnQSEAoIc2VxdWVuY2UYASABKAQSFAoMZXhlY3V0aW9uX2lkGAIgASgJEigKBHRpbWUYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg8KB25vZGVfaWQYBCABKAkSRAoRZXhlY3V0aW9uX3N0YXJ0ZWQYCiABKAsyJy5tZWRpYW1lc2guYXBpLmZsb3cudjEuRXhlY3V0aW9uU3RhcnRlZEgAEjoKDG5vZGVfc3RhcnRlZBgLIAEoCzIiLm1lZGlhbWVzaC5hcGkuZmxvdy52MS5Ob2RlU3RhcnRlZEgAEjoKDW5vZGVfcHJvZ3Jlc3MYDCABKAsyIS5tZWRpYW1lc2guYXBpLnN0cmVhbS52MS5Qcm9ncmVzc0gAEjcKC25vZGVfb3V0cHV0GA0gASgLMiAubWVkaWFtZXNoLmFwaS5hZ2VudC52MS5QaW5WYWx1ZUgAEjYKCm5vZGVfY2h1bmsYDiABKAsyIC5tZWRpYW1lc2guYXBpLmFnZW50LnYxLlBpbkNodW5rSAASPAoNbm9kZV9maW5pc2hlZBgPIAEoCzIjLm1lZGlhbWVzaC5hcGkuZmxvdy52MS5Ob2RlRmluaXNoZWRIABI4Cgtub2RlX2ZhaWxlZBgQIAEoCzIhLm1lZGlhbWVzaC5hcGkuZmxvdy52MS5Ob2RlRmFpbGVkSAASOgoMbm9kZV9za2lwcGVkGBEgASgLMiIubWVkaWFtZXNoLmFwaS5mbG93LnYxLk5vZGVTa2lwcGVkSAASQgoQc3RyZWFtX2F2YWlsYWJsZRgSIAEoCzImLm1lZGlhbWVzaC5hcGkuZmxvdy52MS5TdHJlYW1BdmFpbGFibGVIABJACg9zdHJlYW1fY29tcGxldGUYEyABKAsyJS5tZWRpYW1lc2guYXBpLmZsb3cudjEuU3RyZWFtQ29tcGxldGVIABIsCgRjb3N0GBQgASgLMhwubWVkaWFtZXNoLmFwaS5hZ2VudC52MS5Db3N0SAASRgoSZXhlY3V0aW9uX2ZpbmlzaGVkGBUgASgLMigubWVkaWFtZXNoLmFwaS5mbG93LnYxLkV4ZWN1dGlvbkZpbmlzaGVkSAASPgoObm9kZV9jYW5jZWxsZWQYFiABKAsyJC5tZWRpYW1lc2guYXBpLmZsb3cudjEuTm9kZUNhbmNlbGxlZEgAEkkKFGV4ZWN1dGlvbl90YWtlbl9vdmVyGBcgASgLMikubWVkaWFtZXNoLmFwaS5mbG93LnYxLkV4ZWN1dGlvblRha2VuT3ZlckgAEjYKCm5vZGVfcmV0cnkYGCABKAsyIC5tZWRpYW1lc2guYXBpLmZsb3cudjEuTm9kZVJldHJ5SAASLgoDZ2FwGB4gASgLMh8ubWVkaWFtZXNoLmFwaS5mbG93LnYxLkV2ZW50R2FwSAASOgoJaGVhcnRiZWF0GB8gASgLMiUubWVkaWFtZXNoLmFwaS5mbG93LnYxLkV2ZW50SGVhcnRiZWF0SAASMQoHZ29fYXdheRggIAEoCzIeLm1lZGlhbWVzaC5hcGkuYWdlbnQudjEuR29Bd2F5SABCBwoFZXZlbnQiUwoQRXhlY3V0aW9uU3RhcnRlZBIpCgRmbG93GAEgASgLMhsubWVkaWFtZXNoLmFwaS5mbG93LnYxLkZsb3cSFAoMd29ya3NwYWNlX2lkGAIgASgJIjwKEkV4ZWN1dGlvblRha2VuT3ZlchIQCgh0YWtlb3ZlchgBIAEoDRIUCgxvcmNoZXN0cmF0b3IYAiABKAkiaQoJTm9kZVJldHJ5EiEKBWVycm9yGAEgASgLMhIuZ29vZ2xlLnJwYy5TdGF0dXMSDwoHYXR0ZW1wdBgCIAEoDRIoCgVwYXVzZRgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiIwCgtOb2RlU3RhcnRlZBIQCghhZ2VudF9pZBgBIAEoCRIPCgdhdHRlbXB0GAIgASgNIksKDE5vZGVGaW5pc2hlZBIrCghkdXJhdGlvbhgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIOCgZjYWNoZWQYAiABKAgiXAoKTm9kZUZhaWxlZBIhCgVlcnJvchgBIAEoCzISLmdvb2dsZS5ycGMuU3RhdHVzEisKCGR1cmF0aW9uGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIjoKC05vZGVTa2lwcGVkEhUKDWNhdXNlX25vZGVfaWQYASABKAkSFAoMYnlfY29uZGl0aW9uGAIgASgIIjwKDU5vZGVDYW5jZWxsZWQSKwoIZHVyYXRpb24YASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iMQoPU3RyZWFtQXZhaWxhYmxlEhEKCXN0cmVhbV9pZBgBIAEoCRILCgNwaW4YAiABKAkiMAoOU3RyZWFtQ29tcGxldGUSEQoJc3RyZWFtX2lkGAEgASgJEgsKA3BpbhgCIAEoCSKZAQoRRXhlY3V0aW9uRmluaXNoZWQSNAoFc3RhdGUYASABKA4yJS5tZWRpYW1lc2guYXBpLmZsb3cudjEuRXhlY3V0aW9uU3RhdGUSIQoFZXJyb3IYAiABKAsyEi5nb29nbGUucnBjLlN0YXR1cxIrCghkdXJhdGlvbhgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiI5CghFdmVudEdhcBIWCg5maXJzdF9zZXF1ZW5jZRgBIAEoBBIVCg1sYXN0X3NlcXVlbmNlGAIgASgEIicKDkV2ZW50SGVhcnRiZWF0EhUKDWxhc3Rfc2VxdWVuY2UYASABKAQqqAEKDkV4ZWN1dGlvblN0YXRlEh8KG0VYRUNVVElPTl9TVEFURV9VTlNQRUNJRklFRBAAEhsKF0VYRUNVVElPTl9TVEFURV9SVU5OSU5HEAESHQoZRVhFQ1VUSU9OX1NUQVRFX1NVQ0NFRURFRBACEhoKFkVYRUNVVElPTl9TVEFURV9GQUlMRUQQAxIdChlFWEVDVVRJT05fU1RBVEVfQ0FOQ0VMTEVEEAQqugEKCU5vZGVTdGF0ZRIaChZOT0RFX1NUQVRFX1VOU1BFQ0lGSUVEEAASFgoSTk9ERV9TVEFURV9QRU5ESU5HEAESFgoSTk9ERV9TVEFURV9SVU5OSU5HEAISGAoUTk9ERV9TVEFURV9TVUNDRUVERUQQAxIVChFOT0RFX1NUQVRFX0ZBSUxFRBAEEhYKEk5PREVfU1RBVEVfU0tJUFBFRBAFEhgKFE5PREVfU1RBVEVfQ0FOQ0VMTEVEEAZiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_google_rpc_status, file_mediamesh_api_agent_v1_agent_service, file_mediamesh_api_agent_v1_value, file_mediamesh_api_flow_v1_flow, file_mediamesh_api_stream_v1_chunk]);
 
 /**
  * One run of a flow.
@@ -92,6 +92,27 @@ export type Execution = Message<"mediamesh.api.flow.v1.Execution"> & {
    * @generated from field: uint64 last_sequence = 9;
    */
   lastSequence: bigint;
+
+  /**
+   * When it ends at the latest.
+   *
+   * @generated from field: google.protobuf.Timestamp deadline_time = 10;
+   */
+  deadlineTime?: Timestamp | undefined;
+
+  /**
+   * How often another orchestrator took it over, as the one that ran it was gone.
+   *
+   * @generated from field: uint32 takeovers = 11;
+   */
+  takeovers: number;
+
+  /**
+   * Values that the client gave, by `node.pin`; left out of lists.
+   *
+   * @generated from field: map<string, mediamesh.api.agent.v1.Value> inputs = 12;
+   */
+  inputs: { [key: string]: Value };
 };
 
 /**
@@ -148,6 +169,41 @@ export type NodeExecution = Message<"mediamesh.api.flow.v1.NodeExecution"> & {
    * @generated from field: google.protobuf.Timestamp end_time = 6;
    */
   endTime?: Timestamp | undefined;
+
+  /**
+   * Which try ran last, from 1; 0 when it never started.
+   *
+   * @generated from field: uint32 attempt = 7;
+   */
+  attempt: number;
+
+  /**
+   * Sequence of the event with which that try started.
+   *
+   * @generated from field: uint64 start_sequence = 8;
+   */
+  startSequence: bigint;
+
+  /**
+   * Why it never ran; set only when it was skipped.
+   *
+   * @generated from field: mediamesh.api.flow.v1.NodeSkipped skipped = 9;
+   */
+  skipped?: NodeSkipped | undefined;
+
+  /**
+   * Streams of that try, one for each stream pin that is published.
+   *
+   * @generated from field: repeated mediamesh.api.flow.v1.NodeStream streams = 10;
+   */
+  streams: NodeStream[];
+
+  /**
+   * Whether its outputs came from the cache.
+   *
+   * @generated from field: bool cached = 11;
+   */
+  cached: boolean;
 };
 
 /**
@@ -156,6 +212,41 @@ export type NodeExecution = Message<"mediamesh.api.flow.v1.NodeExecution"> & {
  */
 export const NodeExecutionSchema: GenMessage<NodeExecution> = /*@__PURE__*/
   messageDesc(file_mediamesh_api_flow_v1_execution, 1);
+
+/**
+ * A stream that carries what leaves a stream pin.
+ *
+ * @generated from message mediamesh.api.flow.v1.NodeStream
+ */
+export type NodeStream = Message<"mediamesh.api.flow.v1.NodeStream"> & {
+  /**
+   * Pin that it leaves.
+   *
+   * @generated from field: string pin = 1;
+   */
+  pin: string;
+
+  /**
+   * Id of the stream.
+   *
+   * @generated from field: string stream_id = 2;
+   */
+  streamId: string;
+
+  /**
+   * Whether it has ended.
+   *
+   * @generated from field: bool complete = 3;
+   */
+  complete: boolean;
+};
+
+/**
+ * Describes the message mediamesh.api.flow.v1.NodeStream.
+ * Use `create(NodeStreamSchema)` to create a new message.
+ */
+export const NodeStreamSchema: GenMessage<NodeStream> = /*@__PURE__*/
+  messageDesc(file_mediamesh_api_flow_v1_execution, 2);
 
 /**
  * Something that happened in a run. Events are numbered from 1 without gaps and kept as long as the log of the run.
@@ -302,6 +393,22 @@ export type ExecutionEvent = Message<"mediamesh.api.flow.v1.ExecutionEvent"> & {
     case: "nodeCancelled";
   } | {
     /**
+     * Another orchestrator goes on with the run; what was running starts again, what had ended stays.
+     *
+     * @generated from field: mediamesh.api.flow.v1.ExecutionTakenOver execution_taken_over = 23;
+     */
+    value: ExecutionTakenOver;
+    case: "executionTakenOver";
+  } | {
+    /**
+     * A try of a node failed for a passing reason; another one follows.
+     *
+     * @generated from field: mediamesh.api.flow.v1.NodeRetry node_retry = 24;
+     */
+    value: NodeRetry;
+    case: "nodeRetry";
+  } | {
+    /**
      * Events were lost to the reader.
      *
      * @generated from field: mediamesh.api.flow.v1.EventGap gap = 30;
@@ -332,7 +439,7 @@ export type ExecutionEvent = Message<"mediamesh.api.flow.v1.ExecutionEvent"> & {
  * Use `create(ExecutionEventSchema)` to create a new message.
  */
 export const ExecutionEventSchema: GenMessage<ExecutionEvent> = /*@__PURE__*/
-  messageDesc(file_mediamesh_api_flow_v1_execution, 2);
+  messageDesc(file_mediamesh_api_flow_v1_execution, 3);
 
 /**
  * The run was accepted.
@@ -360,7 +467,70 @@ export type ExecutionStarted = Message<"mediamesh.api.flow.v1.ExecutionStarted">
  * Use `create(ExecutionStartedSchema)` to create a new message.
  */
 export const ExecutionStartedSchema: GenMessage<ExecutionStarted> = /*@__PURE__*/
-  messageDesc(file_mediamesh_api_flow_v1_execution, 3);
+  messageDesc(file_mediamesh_api_flow_v1_execution, 4);
+
+/**
+ * Another orchestrator goes on with the run.
+ *
+ * @generated from message mediamesh.api.flow.v1.ExecutionTakenOver
+ */
+export type ExecutionTakenOver = Message<"mediamesh.api.flow.v1.ExecutionTakenOver"> & {
+  /**
+   * Which take-over of this run it is, from 1.
+   *
+   * @generated from field: uint32 takeover = 1;
+   */
+  takeover: number;
+
+  /**
+   * Name of the orchestrator that goes on; a new one at each of its starts.
+   *
+   * @generated from field: string orchestrator = 2;
+   */
+  orchestrator: string;
+};
+
+/**
+ * Describes the message mediamesh.api.flow.v1.ExecutionTakenOver.
+ * Use `create(ExecutionTakenOverSchema)` to create a new message.
+ */
+export const ExecutionTakenOverSchema: GenMessage<ExecutionTakenOver> = /*@__PURE__*/
+  messageDesc(file_mediamesh_api_flow_v1_execution, 5);
+
+/**
+ * A try of a node failed, and another one follows.
+ *
+ * @generated from message mediamesh.api.flow.v1.NodeRetry
+ */
+export type NodeRetry = Message<"mediamesh.api.flow.v1.NodeRetry"> & {
+  /**
+   * Why the try failed.
+   *
+   * @generated from field: google.rpc.Status error = 1;
+   */
+  error?: Status | undefined;
+
+  /**
+   * Which try failed, from 1.
+   *
+   * @generated from field: uint32 attempt = 2;
+   */
+  attempt: number;
+
+  /**
+   * Pause before the next one.
+   *
+   * @generated from field: google.protobuf.Duration pause = 3;
+   */
+  pause?: Duration | undefined;
+};
+
+/**
+ * Describes the message mediamesh.api.flow.v1.NodeRetry.
+ * Use `create(NodeRetrySchema)` to create a new message.
+ */
+export const NodeRetrySchema: GenMessage<NodeRetry> = /*@__PURE__*/
+  messageDesc(file_mediamesh_api_flow_v1_execution, 6);
 
 /**
  * A node started.
@@ -376,7 +546,7 @@ export type NodeStarted = Message<"mediamesh.api.flow.v1.NodeStarted"> & {
   agentId: string;
 
   /**
-   * Which try this is, from 1.
+   * Which try this is, from 1; what came of an earlier one, such as chunks, does not count any more.
    *
    * @generated from field: uint32 attempt = 2;
    */
@@ -388,7 +558,7 @@ export type NodeStarted = Message<"mediamesh.api.flow.v1.NodeStarted"> & {
  * Use `create(NodeStartedSchema)` to create a new message.
  */
 export const NodeStartedSchema: GenMessage<NodeStarted> = /*@__PURE__*/
-  messageDesc(file_mediamesh_api_flow_v1_execution, 4);
+  messageDesc(file_mediamesh_api_flow_v1_execution, 7);
 
 /**
  * A node succeeded.
@@ -402,6 +572,13 @@ export type NodeFinished = Message<"mediamesh.api.flow.v1.NodeFinished"> & {
    * @generated from field: google.protobuf.Duration duration = 1;
    */
   duration?: Duration | undefined;
+
+  /**
+   * Whether its outputs came from the cache, so that no agent ran.
+   *
+   * @generated from field: bool cached = 2;
+   */
+  cached: boolean;
 };
 
 /**
@@ -409,7 +586,7 @@ export type NodeFinished = Message<"mediamesh.api.flow.v1.NodeFinished"> & {
  * Use `create(NodeFinishedSchema)` to create a new message.
  */
 export const NodeFinishedSchema: GenMessage<NodeFinished> = /*@__PURE__*/
-  messageDesc(file_mediamesh_api_flow_v1_execution, 5);
+  messageDesc(file_mediamesh_api_flow_v1_execution, 8);
 
 /**
  * A node failed.
@@ -437,7 +614,7 @@ export type NodeFailed = Message<"mediamesh.api.flow.v1.NodeFailed"> & {
  * Use `create(NodeFailedSchema)` to create a new message.
  */
 export const NodeFailedSchema: GenMessage<NodeFailed> = /*@__PURE__*/
-  messageDesc(file_mediamesh_api_flow_v1_execution, 6);
+  messageDesc(file_mediamesh_api_flow_v1_execution, 9);
 
 /**
  * A node will not run.
@@ -465,7 +642,7 @@ export type NodeSkipped = Message<"mediamesh.api.flow.v1.NodeSkipped"> & {
  * Use `create(NodeSkippedSchema)` to create a new message.
  */
 export const NodeSkippedSchema: GenMessage<NodeSkipped> = /*@__PURE__*/
-  messageDesc(file_mediamesh_api_flow_v1_execution, 7);
+  messageDesc(file_mediamesh_api_flow_v1_execution, 10);
 
 /**
  * A node was stopped.
@@ -486,7 +663,7 @@ export type NodeCancelled = Message<"mediamesh.api.flow.v1.NodeCancelled"> & {
  * Use `create(NodeCancelledSchema)` to create a new message.
  */
 export const NodeCancelledSchema: GenMessage<NodeCancelled> = /*@__PURE__*/
-  messageDesc(file_mediamesh_api_flow_v1_execution, 8);
+  messageDesc(file_mediamesh_api_flow_v1_execution, 11);
 
 /**
  * A stream can be read.
@@ -514,7 +691,7 @@ export type StreamAvailable = Message<"mediamesh.api.flow.v1.StreamAvailable"> &
  * Use `create(StreamAvailableSchema)` to create a new message.
  */
 export const StreamAvailableSchema: GenMessage<StreamAvailable> = /*@__PURE__*/
-  messageDesc(file_mediamesh_api_flow_v1_execution, 9);
+  messageDesc(file_mediamesh_api_flow_v1_execution, 12);
 
 /**
  * A stream ended.
@@ -542,7 +719,7 @@ export type StreamComplete = Message<"mediamesh.api.flow.v1.StreamComplete"> & {
  * Use `create(StreamCompleteSchema)` to create a new message.
  */
 export const StreamCompleteSchema: GenMessage<StreamComplete> = /*@__PURE__*/
-  messageDesc(file_mediamesh_api_flow_v1_execution, 10);
+  messageDesc(file_mediamesh_api_flow_v1_execution, 13);
 
 /**
  * The run ended.
@@ -577,7 +754,7 @@ export type ExecutionFinished = Message<"mediamesh.api.flow.v1.ExecutionFinished
  * Use `create(ExecutionFinishedSchema)` to create a new message.
  */
 export const ExecutionFinishedSchema: GenMessage<ExecutionFinished> = /*@__PURE__*/
-  messageDesc(file_mediamesh_api_flow_v1_execution, 11);
+  messageDesc(file_mediamesh_api_flow_v1_execution, 14);
 
 /**
  * Events were lost to the reader.
@@ -605,7 +782,7 @@ export type EventGap = Message<"mediamesh.api.flow.v1.EventGap"> & {
  * Use `create(EventGapSchema)` to create a new message.
  */
 export const EventGapSchema: GenMessage<EventGap> = /*@__PURE__*/
-  messageDesc(file_mediamesh_api_flow_v1_execution, 12);
+  messageDesc(file_mediamesh_api_flow_v1_execution, 15);
 
 /**
  * Nothing happened for a while.
@@ -626,7 +803,7 @@ export type EventHeartbeat = Message<"mediamesh.api.flow.v1.EventHeartbeat"> & {
  * Use `create(EventHeartbeatSchema)` to create a new message.
  */
 export const EventHeartbeatSchema: GenMessage<EventHeartbeat> = /*@__PURE__*/
-  messageDesc(file_mediamesh_api_flow_v1_execution, 13);
+  messageDesc(file_mediamesh_api_flow_v1_execution, 16);
 
 /**
  * Where an execution stands.

@@ -274,7 +274,7 @@ export const ListExecutionsRequestSchema: GenMessage<ListExecutionsRequest> = /*
  */
 export type ListExecutionsResponse = Message<"mediamesh.api.flow.v1.ListExecutionsResponse"> & {
   /**
-   * The executions, newest first, without the outputs of their nodes.
+   * The executions, newest first, without their inputs and the outputs of their nodes.
    *
    * @generated from field: repeated mediamesh.api.flow.v1.Execution executions = 1;
    */
@@ -439,7 +439,8 @@ export const FlowService: GenService<{
     output: typeof ValidateFlowResponseSchema;
   },
   /**
-   * Runs a flow and streams its events. Cancelling the call, or its deadline, cancels the run.
+   * Runs a flow and streams its events. Cancelling the call, or its deadline, cancels the run. When the server dies or
+   * goes away, the run goes on elsewhere, as one that was started does; `WatchExecution` tells the rest.
    *
    * @generated from rpc mediamesh.api.flow.v1.FlowService.RunFlow
    */
