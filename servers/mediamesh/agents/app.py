@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from mediamesh.agent import agents_part
 from mediamesh.agents.image_classifier import ImageClassifier
 from mediamesh.agents.image_generator import ImageGenerator
+from mediamesh.agents.multimodal_aggregator import MultimodalAggregator
 from mediamesh.client.channel import connect
 from mediamesh.client.inference import InferenceClient
 
@@ -30,5 +31,10 @@ async def app(settings: Settings) -> AsyncGenerator[Part]:
             max_images=settings.max_images,
             max_pixels=settings.max_image_pixels,
         )
-        async with agents_part(settings, classifier, ImageGenerator()) as part:
+        agents = [
+            classifier,
+            ImageGenerator(),
+            MultimodalAggregator(),
+        ]
+        async with agents_part(settings, *agents) as part:
             yield part
