@@ -66,6 +66,7 @@ class MediaFacts(message.Message):
     HEIGHT_FIELD_NUMBER: builtins.int
     FPS_FIELD_NUMBER: builtins.int
     DURATION_SECONDS_FIELD_NUMBER: builtins.int
+    PAGES_FIELD_NUMBER: builtins.int
     mime_type: builtins.str
     """Media type such as `image/jpeg`."""
     encoding: builtins.str
@@ -82,6 +83,8 @@ class MediaFacts(message.Message):
     """Frames per second; video."""
     duration_seconds: builtins.float
     """Length in seconds; audio and video."""
+    pages: builtins.int
+    """Number of pages; document."""
     def __init__(
         self,
         *,
@@ -93,10 +96,11 @@ class MediaFacts(message.Message):
         height: builtins.int = ...,
         fps: builtins.float = ...,
         duration_seconds: builtins.float = ...,
+        pages: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["channels", b"channels", "duration_seconds", b"duration_seconds", "encoding", b"encoding", "fps", b"fps", "height", b"height", "mime_type", b"mime_type", "sample_rate_hz", b"sample_rate_hz", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["channels", b"channels", "duration_seconds", b"duration_seconds", "encoding", b"encoding", "fps", b"fps", "height", b"height", "mime_type", b"mime_type", "pages", b"pages", "sample_rate_hz", b"sample_rate_hz", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
