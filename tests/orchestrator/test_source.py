@@ -183,3 +183,40 @@ def test_no_graph_crashes_the_check(nodes, edges) -> None:
         f"apiVersion: v1beta1\nkind: Flow\nmeta: {{id: a}}\ngraph:\n  nodes: [{', '.join(nodes)}]\n"
         f"  edges: [{', '.join(edges)}]\n"
     )
+
+
+def node(extra):
+    return GOOD + f"      {extra}\n"
+
+
+def test_retries_are_a_number_or_say_how_long_the_pauses_are() -> None:
+    assert read(node("retries: 3")).flow.nodes[0].retry.max_attempts == 4
+    assert read(node("retries: 0")).flow.nodes[0].retry.max_attempts == 1
+    assert not read(GOOD).flow.nodes[0].HasField("retry")
+    full = read(node("retries: {max: 2, initialBackoff: 0.5, maxBackoff: 8, multiplier: 3}")).flow.nodes[0].retry
+    assert (full.max_attempts, full.initial_backoff.ToMilliseconds(), full.max_backoff.seconds) == (3, 500, 8)
+    assert full.backoff_multiplier == 3
+
+
+@pytest.mark.parametrize(
+    ("line", "column", "message"),
+    [
+        ("retries: 2.5", 16, "`retries` is a whole number from 0 to 20."),
+        ("retries: true", 16, "`retries` is a whole number from 0 to 20."),
+        ("retries: {maxBackoff: 3}", 16, "`retries` needs the key `max`."),
+        ("retries: {max: 1, multiplier: 0.5}", 37, "`multiplier` is a number from 1 to 10."),
+        ("retries: {max: 1, initialBackoff: 4, maxBackoff: 3}", 56, "`maxBackoff` is not below `initialBackoff`."),
+        ("retries: {max: 1, pause: 3}", 32, "`retries` has no key `pause`. There are `initialBackoff`, `max`"),
+        ("cache: 1", 14, "`cache` is true or false."),
+    ],
+)
+def test_retries_and_cache_that_are_wrong_are_told(line, column, message) -> None:
+    ((at, where, said),) = problems(node(line))
+    assert (at, where) == (9, column)
+    assert said.startswith(message)
+
+
+def test_the_cache_is_on_off_or_as_the_agent_has_it() -> None:
+    assert read(node("cache: true")).flow.nodes[0].cache
+    assert read(node("cache: false")).flow.nodes[0].HasField("cache")
+    assert not read(GOOD).flow.nodes[0].HasField("cache")

@@ -76,6 +76,13 @@ class _Check:
                 f"{quoted(node.type)} answers at once (response.mode is sync); it cannot be asked for a stream.",
                 node.id, "response",
             )  # fmt: skip
+        if node.cache and not manifest.cache.enabled:
+            self._draft.wrong(
+                flow_pb2.FLOW_ISSUE_CODE_INVALID_PARAM,
+                f"{quoted(node.type)} does not say that its results depend on its inputs alone (`cache` in its "
+                "manifest), so that they cannot be cached.",
+                node.id, "cache",
+            )  # fmt: skip
 
     def _params(self, node: FlowNode, manifest: manifest_pb2.Manifest) -> None:
         params = {param.name: param for param in manifest.params}
