@@ -20,12 +20,22 @@ def page() -> Image.Image:
     return picture
 
 
-async def test_lines_are_found_and_read_without_a_mistake(serving_models, model_store, page) -> None:
+async def test_lines_are_found_and_read_without_a_mistake(serving_models, page) -> None:
     async with serving_models("ppocr_detector", "ppocr_recogniser") as client:
-        characters = (model_store.files("ppocr_recogniser") / "characters.txt").read_text(encoding="utf-8").split("\n")
         likely = (await client.infer("ppocr_detector", {"x": _pixels(page)}))["fetch_name_0"][0, 0]
-        read = [await _read(client, page.crop(box), characters) for box in _boxes(likely > 0.3)]
+        read = [await _read(client, page.crop(box)) for box in _boxes(likely > 0.3)]
     assert read == LINES
+
+
+async def test_the_likeliest_character_is_that_of_the_highest_probability(serving_models, model_store, page) -> None:
+    characters = (model_store.files("ppocr_recogniser") / "characters.txt").read_text(encoding="utf-8").split("\n")
+    async with serving_models("ppocr_recogniser") as client:
+        outputs = await client.infer("ppocr_recogniser", {"x": _pixels(page.crop((0, 0, 320, 48)))})
+    likely = outputs["fetch_name_0"]
+    np.testing.assert_array_equal(outputs["class"], likely.argmax(-1))
+    np.testing.assert_array_equal(outputs["probability"], likely.max(-1))
+    names = [one.decode() for one in outputs["character"][0]]
+    assert names == [characters[number - 1] if number else "" for number in outputs["class"][0]]
 
 
 async def test_a_line_upside_down_is_told_from_one_that_is_not(serving_models, page) -> None:
@@ -52,9 +62,9 @@ def _boxes(text: np.ndarray) -> list[tuple[int, int, int, int]]:
     return boxes
 
 
-async def _read(client, line: Image.Image, characters: list[str]) -> str:
+async def _read(client, line: Image.Image) -> str:
     scaled = ImageOps.scale(line, 48 / line.height).resize((round(line.width * 48 / line.height), 48))
-    likely = (await client.infer("ppocr_recogniser", {"x": _pixels(scaled)}))["fetch_name_0"][0]
-    best = likely.argmax(1)
-    kept = best[np.r_[True, best[1:] != best[:-1]] & (best != 0)]  # CTC: repetitions are one, class 0 is none
-    return "".join(characters[number - 1] for number in kept)
+    best = await client.infer("ppocr_recogniser", {"x": _pixels(scaled)}, outputs=["class", "character"])
+    places = best["class"][0]
+    kept = np.r_[True, places[1:] != places[:-1]]  # CTC: repetitions are one, and the blank has no character
+    return b"".join(best["character"][0][kept]).decode()
