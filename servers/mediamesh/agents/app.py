@@ -9,6 +9,7 @@ from mediamesh.agent import agents_part
 from mediamesh.agents.image_classifier import ImageClassifier
 from mediamesh.agents.image_generator import ImageGenerator
 from mediamesh.agents.multimodal_aggregator import MultimodalAggregator
+from mediamesh.agents.video_analyzer import VideoAnalyzer
 from mediamesh.client.channel import connect
 from mediamesh.client.inference import InferenceClient
 
@@ -31,10 +32,19 @@ async def app(settings: Settings) -> AsyncGenerator[Part]:
             max_images=settings.max_images,
             max_pixels=settings.max_image_pixels,
         )
+        video_analyzer = VideoAnalyzer(
+            inference,
+            detector=settings.detector_model,
+            classifier=settings.classifier_model,
+            max_videos=settings.max_videos,
+            in_flight=settings.frames_in_flight,
+            max_pixels=settings.max_frame_pixels,
+        )
         agents = [
             classifier,
             ImageGenerator(),
             MultimodalAggregator(),
+            video_analyzer,
         ]
         async with agents_part(settings, *agents) as part:
             yield part

@@ -31,3 +31,21 @@ class Settings(AgentSettings):
     max_image_pixels: int = Field(
         default=64_000_000, ge=1, description="Width times height of an image that is decoded, at most."
     )
+    detector_model: str = Field(
+        default="nanodet_int8", description="Model of the video analyzer that finds objects, on the inference server."
+    )
+    max_videos: int = Field(
+        default_factory=lambda: 4 * (os.cpu_count() or 1),
+        ge=1,
+        le=1024,
+        description="Videos open at once; the next run waits.",
+    )
+    frames_in_flight: int = Field(
+        default=4,
+        ge=1,
+        le=256,
+        description="Frames of one video held at once, from decoding to result; more keep larger servers busy.",
+    )
+    max_frame_pixels: int = Field(
+        default=36_000_000, ge=1, description="Width times height of a video's frame, at most (8K UHD has 33 million)."
+    )
