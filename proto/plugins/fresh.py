@@ -1,4 +1,4 @@
-"""Fail when the code under ``generated/`` is not what ``proto/`` gives."""
+"""Fail when what is under ``generated/`` and ``docs/api/`` is not what ``proto/`` gives."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-TEMPLATES = ("proto/buf.gen.yaml", "proto/buf.gen.web.yaml")
-FOLDERS = ("generated/python", "generated/ts/src")
+TEMPLATES = ("proto/buf.gen.yaml", "proto/buf.gen.web.yaml", "proto/buf.gen.docs.yaml")
+FOLDERS = ("generated/python", "generated/ts/src", "generated/openapi", "docs/api")
 
 
 def differences(ours: Path, fresh: Path) -> list[str]:
