@@ -6,7 +6,9 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from mediamesh.agent import agents_part
+from mediamesh.agents.audio_converter import AudioConverter
 from mediamesh.agents.image_classifier import ImageClassifier
+from mediamesh.agents.image_converter import ImageConverter
 from mediamesh.agents.image_generator import ImageGenerator
 from mediamesh.agents.multimodal_aggregator import MultimodalAggregator
 from mediamesh.agents.video_analyzer import VideoAnalyzer
@@ -45,6 +47,8 @@ async def app(settings: Settings) -> AsyncGenerator[Part]:
             ImageGenerator(),
             MultimodalAggregator(),
             video_analyzer,
+            AudioConverter(max_sounds=settings.max_sounds, max_bytes=settings.max_sound_bytes),
+            ImageConverter(max_images=settings.max_images, max_pixels=settings.max_image_pixels),
         ]
         async with agents_part(settings, *agents) as part:
             yield part

@@ -49,3 +49,12 @@ class Settings(AgentSettings):
     max_frame_pixels: int = Field(
         default=36_000_000, ge=1, description="Width times height of a video's frame, at most (8K UHD has 33 million)."
     )
+    max_sounds: int = Field(
+        default_factory=lambda: os.cpu_count() or 1,
+        ge=1,
+        le=1024,
+        description="Sounds that are converted at once; the next run waits.",
+    )
+    max_sound_bytes: int = Field(
+        default=100_000_000, ge=1, description="Most bytes that the conversion of a sound may give."
+    )
