@@ -36,8 +36,8 @@ def recordings(model_store):
 
 @pytest.mark.parametrize(("name", "text"), [("beckett", BECKETT), ("two_cities", DICKENS)], ids=["beckett", "dickens"])
 async def test_whisper_makes_no_mistake_in_the_recordings(serving_models, model_store, recordings, name, text) -> None:
-    async with serving_models("whisper_tiny_en_encoder", "whisper_tiny_en_decoder") as client:
-        heard = await speech.transcribe(client, recordings[name], model_store.files("whisper_tiny_en_decoder"))
+    async with serving_models("whisper_tiny_en") as client:
+        heard = await speech.transcribe(client, recordings[name], model_store.files("whisper_tiny_en"))
     assert speech.word_error_rate(speech.words(text), speech.words(heard)) == 0, heard
 
 
@@ -74,8 +74,7 @@ async def _finished(client: InferenceClient, samples: np.ndarray) -> float:
 
 
 async def test_piper_says_the_same_each_time_and_whisper_understands_it(serving_models, model_store) -> None:
-    names = ("piper_en_us_joe", "whisper_tiny_en_encoder", "whisper_tiny_en_decoder")
-    async with serving_models(*names) as client:
+    async with serving_models("piper_en_us_joe", "whisper_tiny_en") as client:
         voice = json.loads((model_store.files("piper_en_us_joe") / "voice.json").read_text())
         ids = _ids(voice, PHONEMES)
         inputs = {
@@ -87,7 +86,7 @@ async def test_piper_says_the_same_each_time_and_whisper_understands_it(serving_
         np.testing.assert_array_equal(*said)
         sound = speech.resampled(said[0].ravel(), voice["audio"]["sample_rate"])
         padded = np.pad(sound, (0, 28 * speech.RATE - len(sound)))
-        heard = await speech.transcribe(client, padded, model_store.files("whisper_tiny_en_decoder"))
+        heard = await speech.transcribe(client, padded, model_store.files("whisper_tiny_en"))
     assert speech.words(heard) == speech.words(FOX)
 
 

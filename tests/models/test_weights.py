@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from mediamesh.models.converters import dcgan, efficientnet_lite0, silero, whisper_encoder
+from mediamesh.models.converters import dcgan, efficientnet_lite0, silero, whisper_transcriber
 from mediamesh.models.converters.ctranslate2 import read_weights
 from mediamesh.models.converters.torch_pickle import read_tensors
 from mediamesh.models.errors import BadWeights
@@ -207,7 +207,7 @@ def test_a_damaged_file_of_ctranslate2_is_refused(written, content, told) -> Non
 
 def test_a_whisper_without_its_parts_is_refused(written, tmp_path) -> None:
     with pytest.raises(BadWeights, match="there is no encoder/conv1/weight in it"):
-        whisper_encoder.convert({"weights": written(ctranslate2())}, tmp_path)
+        whisper_transcriber.convert({"weights": written(ctranslate2())}, tmp_path)
 
 
 def test_another_onnx_file_than_silero_s_is_refused(tmp_path) -> None:

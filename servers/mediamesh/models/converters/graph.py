@@ -9,23 +9,30 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["FLOAT", "INT64", "GraphBuilder"]
+__all__ = ["BOOL", "FLOAT", "INT64", "MICROSOFT", "GraphBuilder"]
 
+BOOL: int = TensorProto.BOOL
 FLOAT: int = TensorProto.FLOAT
 INT64: int = TensorProto.INT64
+MICROSOFT = "com.microsoft"  # the domain of onnxruntime's own operators
 # Not what onnx writes today, so that the bytes stay the same when it learns new ones; 10 knows operators of opset 21.
 _IR_VERSION = 10
 
 
 class GraphBuilder:
-    """Collects nodes, constants and ends of one graph."""
+    """Collects nodes, constants and ends of one graph.
 
-    def __init__(self) -> None:
+    Args:
+        prefix: Begins every name that is made here; the body of a loop needs one, as it sees the names around it.
+    """
+
+    def __init__(self, prefix: str = "") -> None:
+        self._prefix = prefix
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, onnx.TensorProto] = {}
         self._inputs: list[onnx.ValueInfoProto] = []
@@ -43,6 +50,7 @@ class GraphBuilder:
 
     def constant(self, name: str, values: Array) -> str:
         """Add a constant, unless there is one of this name, and return its name."""
+        name = self._prefix + name
         if name not in self._constants:
             self._constants[name] = numpy_helper.from_array(np.ascontiguousarray(values), name)
         return name
@@ -69,9 +77,9 @@ class GraphBuilder:
 
     def split(self, operator: str, *inputs: str, into: int, **attributes: Any) -> list[str]:
         """Add a node with several outputs and return their names."""
-        number = len(self._nodes)
-        outputs = [f"{operator}_{number}_{index}" for index in range(into)]
-        self._nodes.append(helper.make_node(operator, inputs, outputs, name=f"{operator}_{number}", **attributes))
+        name = f"{self._prefix}{operator}_{len(self._nodes)}"
+        outputs = [f"{name}_{index}" for index in range(into)]
+        self._nodes.append(helper.make_node(operator, inputs, outputs, name=name, **attributes))
         return outputs
 
     def graph(self, name: str) -> onnx.GraphProto:
@@ -84,7 +92,20 @@ class GraphBuilder:
         Raises:
             onnx.checker.ValidationError: it breaks a rule of ONNX.
         """
-        opsets = [helper.make_opsetid("", opset)]
-        model = helper.make_model(self.graph(name), opset_imports=opsets, ir_version=_IR_VERSION)
+        graph = self.graph(name)
+        domains = {node.domain for node in _nodes(graph)}
+        opsets = [
+            helper.make_opsetid("", opset),
+            *(helper.make_opsetid(domain, 1) for domain in sorted(domains - {""})),
+        ]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION)
         onnx.checker.check_model(model)
         path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Yield the nodes of a graph, and of those inside of them."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            yield from _nodes(attribute.g)
