@@ -7,6 +7,7 @@ import typer
 from mediamesh.cli import bench
 from mediamesh.cli.demo import demo
 from mediamesh.cli.flow import agents, check
+from mediamesh.cli.graph import graph
 from mediamesh.cli.k8s import render
 from mediamesh.cli.models import models
 from mediamesh.cli.run import run
@@ -33,6 +34,7 @@ app.command()(serve)
 app.command()(demo)
 app.command()(settings)
 flow.command()(check)
+flow.command()(graph)
 app.add_typer(flow, name="flow")
 stream = typer.Typer(help="Publish to streams, read and list them.", no_args_is_help=True)
 stream.command()(publish)
