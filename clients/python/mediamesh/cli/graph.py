@@ -21,6 +21,8 @@ from mediamesh.client import Mesh
 from mediamesh.wire.json import short_name
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from mediamesh.api.flow.v1.flow_pb2 import Flow, FlowEdge
 
 __all__ = ["graph", "svg", "terminal"]
@@ -120,7 +122,7 @@ def svg(flow: Flow) -> str:
     return ET.tostring(root, encoding="unicode") + "\n"
 
 
-def _draw_edge(root: ET.Element, flow: Flow, edge: FlowEdge, at: dict[str, tuple[float, float]]) -> None:
+def _draw_edge(root: ET.Element, flow: Flow, edge: FlowEdge, at: Mapping[str, tuple[float, float]]) -> None:
     start, end = ends(edge)
     if start.node_id not in at or end.node_id not in at:
         return
