@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mediamesh.api.agent.v1 import manifest_pb2, pin_pb2
 
-__all__ = ["BUILTIN", "OPEN_PINS", "SINKS", "SOURCES"]
+__all__ = ["AUDIO_RECORDER", "BUILTIN", "OPEN_PINS", "SINKS", "SOURCES"]
 
 _VERSION = "1.0.0"
 _RUNTIME = "mediamesh-client"

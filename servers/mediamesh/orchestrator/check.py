@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from mediamesh.api.agent.v1 import manifest_pb2, pin_pb2
 from mediamesh.api.flow.v1 import flow_pb2
-from mediamesh.orchestrator.builtin import OPEN_PINS
+from mediamesh.orchestrator.builtin import AUDIO_RECORDER, OPEN_PINS
+from mediamesh.orchestrator.conversions import Conversions, conversions_between, offer
 from mediamesh.orchestrator.draft import Draft, among, quoted
 from mediamesh.orchestrator.pins import clash, misfit
 from mediamesh.orchestrator.wiring import ends, find_cycles, is_constant
@@ -40,6 +41,7 @@ class _Check:
         self._unreachable = unreachable
         self._nodes = {node.id: node for node in draft.flow.nodes}
         self._edges = list(draft.flow.edges)
+        self._conversions = Conversions(draft.flow)
 
     def run(self) -> None:
         for node in self._nodes.values():
@@ -53,6 +55,7 @@ class _Check:
         for path, index in find_cycles(self._edges):
             shown = " → ".join(map(quoted, path if len(path) <= 16 else [*path[:15], "…", path[-1]]))
             self._draft.wrong(flow_pb2.FLOW_ISSUE_CODE_CYCLE, f"These nodes wait for each other: {shown}.", index, "to")
+        self._conversions.insert()
 
     def _agent(self, node: FlowNode) -> None:
         if not node.type:
@@ -134,16 +137,32 @@ class _Check:
         for end in ("from", "to"):
             self._end(index, edge, end)
         source, target = self._pin(edge, "from"), self._pin(edge, "to")
-        if source is not None and target is not None and (problem := clash(source, target)):
-            a, b = ends(edge)
-            code = flow_pb2.FLOW_ISSUE_CODE_INCOMPATIBLE_PINS
-            if refused := self._refusal(source, edge.to.node_id, target):
-                code, problem = flow_pb2.FLOW_ISSUE_CODE_MULTIMODAL_NOT_SUPPORTED, refused.text.rstrip(".")
-            self._draft.wrong(
-                code,
-                f"{quoted(f'{a.node_id}.{a.pin}')} cannot feed {quoted(f'{b.node_id}.{b.pin}')}: {problem}.",
-                index, "to",
-            )  # fmt: skip
+        if source is None or target is None:
+            return
+        problem = clash(source, target)
+        if problem is None and not self._is_of_unknown_form(edge, target):
+            return
+        found = conversions_between(source, target, self._agents)
+        if len(found) == 1 and self._conversions.plan(edge, found[0]):
+            return
+        if problem is not None:
+            self._clash(index, edge, source, target, problem + (offer(found, edge) if found else ""))
+
+    def _is_of_unknown_form(self, edge: FlowEdge, target: pin_pb2.Pin) -> bool:
+        """Return whether an edge comes from a recorder, whose microphone has the rate and format that it has."""
+        node = self._nodes[ends(edge)[0].node_id]
+        return node.type == AUDIO_RECORDER and not is_constant(node) and target.type == pin_pb2.PIN_TYPE_AUDIO
+
+    def _clash(self, index: int, edge: FlowEdge, source: pin_pb2.Pin, target: pin_pb2.Pin, problem: str) -> None:
+        a, b = ends(edge)
+        code = flow_pb2.FLOW_ISSUE_CODE_INCOMPATIBLE_PINS
+        if refused := self._refusal(source, edge.to.node_id, target):
+            code, problem = flow_pb2.FLOW_ISSUE_CODE_MULTIMODAL_NOT_SUPPORTED, refused.text.rstrip(".")
+        self._draft.wrong(
+            code,
+            f"{quoted(f'{a.node_id}.{a.pin}')} cannot feed {quoted(f'{b.node_id}.{b.pin}')}: {problem}.",
+            index, "to",
+        )  # fmt: skip
 
     def _refusal(self, source: pin_pb2.Pin, node_id: str, target: pin_pb2.Pin) -> MultimodalNotSupported | None:
         manifest = self._agents.get(self._nodes[node_id].type)

@@ -26,7 +26,7 @@ def clash(source: pin_pb2.Pin, target: pin_pb2.Pin) -> str | None:
         return None if _widens(source, target) else f"takes {type_name(target.type)}, got {type_name(source.type)}"
     given, wanted = source.constraints, target.constraints
     if given.mime_types and wanted.mime_types and not _meet(given.mime_types, wanted.mime_types):
-        return f"mimeType must be {listed(wanted.mime_types)}; is {listed(given.mime_types)}"
+        return f"mimeType must be {listed(wanted.mime_types)}; is {listed(given.mime_types)}; convert between them"
     for violation in check_fixed(wanted, given, unknown_fits=True):
         return f"{violation.text}; convert between them"
     if given.enum_values and wanted.enum_values and not set(given.enum_values) & set(wanted.enum_values):
