@@ -48,16 +48,19 @@ def _crops() -> list[np.ndarray]:
     return crops
 
 
-async def test_nanodet_finds_the_astronaut(serving_models) -> None:
+async def test_nanodet_finds_the_astronaut_in_a_frame_of_any_shape(serving_models) -> None:
     picture = images.photo("astronaut.png")
-    pixels, scale = images.for_detector(picture)
     async with serving_models("nanodet_int8") as client:
-        score, box = images.best_box(await client.infer("nanodet_int8", {"images": pixels}), PERSON)
-    left, top, right, bottom = box / scale
-    assert score > 0.6
-    assert left < 224 < right  # where her face is
-    assert top < 110 < bottom
-    assert (right - left) * (bottom - top) > 0.4 * picture.width * picture.height
+        for part in (picture, picture.crop((0, 0, picture.width, 300)), picture.crop((40, 0, 400, picture.height))):
+            pixels, scale = images.for_detector(part)
+            (objects,) = (await client.infer("nanodet_int8", {"frames": pixels}))["objects"]
+            left, top, right, bottom, score, kind = objects[0] / [*[scale] * 4, 1, 1]
+            assert kind == PERSON
+            assert score > 0.6
+            assert left < 224 < right  # where her face is
+            assert top < 110 < bottom
+            assert (right - left) * (bottom - top) > 0.4 * part.width * part.height
+            assert (np.diff(objects[:, 4]) <= 0).all()
 
 
 async def test_the_dcgan_makes_different_pictures_within_range(serving_models) -> None:

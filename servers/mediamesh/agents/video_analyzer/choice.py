@@ -57,15 +57,12 @@ class Choice:
         Args:
             media_time: Seconds from the begin of the video.
         """
-        if self._max_fps:
-            slot = math.floor(media_time * self._max_fps + _ROUNDING)
-            if slot <= self._slot:
-                return Verdict.THINNED
+        slot = math.floor(media_time * self._max_fps + _ROUNDING)
+        if self._max_fps and slot <= self._slot:
+            return Verdict.THINNED
         if self._is_late(media_time) and media_time - self._taken < _LONGEST_GAP_SECONDS:
             return Verdict.LATE
-        if self._max_fps:
-            self._slot = slot
-        self._taken = media_time
+        self._slot, self._taken = slot, media_time
         return Verdict.TAKEN
 
     def _is_late(self, media_time: float) -> bool:

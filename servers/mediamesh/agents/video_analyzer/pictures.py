@@ -8,9 +8,10 @@ import numpy as np
 
 if TYPE_CHECKING:
     from av import VideoFrame
+    from av.video.plane import VideoPlane
     from av.video.reformatter import VideoReformatter
 
-    Planes = tuple[np.ndarray[Any, np.dtype[np.uint8]], ...]
+    Plane = np.ndarray[Any, np.dtype[np.uint8]]
 
 __all__ = ["displayed_size", "planes_of"]
 
@@ -24,11 +25,13 @@ def displayed_size(frame: VideoFrame, aspect: float) -> tuple[int, int]:
         frame: As it was decoded.
         aspect: Width of a pixel divided by its height.
     """
-    size = (max(1, round(frame.width * aspect)), frame.height)
-    return size[::-1] if _turns(frame) % 2 else size
+    width, height = max(1, round(frame.width * aspect)), frame.height
+    return (height, width) if _turns(frame) % 2 else (width, height)
 
 
-def planes_of(reformatter: VideoReformatter, frame: VideoFrame, width: int, height: int, interpolation: str) -> Planes:
+def planes_of(
+    reformatter: VideoReformatter, frame: VideoFrame, width: int, height: int, interpolation: str
+) -> tuple[Plane, ...]:
     """Return the frame, upright and scaled, as three uint8 arrays [height, width]: blue, green, red.
 
     The arrays are views into the scaled frame, which lives as long as they do; nothing is copied but by the scaling.
@@ -44,10 +47,12 @@ def planes_of(reformatter: VideoReformatter, frame: VideoFrame, width: int, heig
     lying = (height, width) if turns % 2 else (width, height)
     # Planar, as models want their channels apart; the order of the planes is green, blue, red.
     scaled = reformatter.reformat(frame, *lying, "gbrp", interpolation=interpolation)
-    green, blue, red = (
-        np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: lying[1], : lying[0]] for plane in scaled.planes
-    )
+    green, blue, red = (_pixels(plane)[: lying[1], : lying[0]] for plane in scaled.planes)
     return tuple(np.rot90(plane, turns) for plane in (blue, green, red))
+
+
+def _pixels(plane: VideoPlane) -> Plane:
+    return np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
 
 
 def _turns(frame: VideoFrame) -> int:

@@ -88,9 +88,7 @@ class Video:
             try:
                 self._container = av.open(self._file, mode="r", container_options=_OPTIONS)
             except InvalidDataError as error:
-                raise UnsupportedMediaType(
-                    "The bytes are no video in MP4, WebM, QuickTime or Matroska."
-                ) from error
+                raise UnsupportedMediaType("The bytes are no video in MP4, WebM, QuickTime or Matroska.") from error
             except (FFmpegError, UnicodeDecodeError) as error:
                 raise MediaDecodeFailed(f"The video cannot be read: {error}") from error
             stream = _picture_stream(self._container)
