@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from mediamesh.api.agent.v1.pin_pb2 import Pin
 
-__all__ = ["InvalidManifest", "load_manifest", "parse_manifest"]
+__all__ = ["InvalidManifest", "load_manifest", "manifest_problems", "parse_manifest"]
 
 Problem = tuple[str, str]  # the path of a field in the message, and what is wrong with it
 _LIMIT_BYTES = 1024 * 1024
@@ -71,10 +71,15 @@ def parse_manifest(text: str, source: str = "manifest.yaml") -> Manifest:
     problems = document.read_into(manifest)
     if not problems:
         _fill_profiles(manifest)
-        problems = [*_broken_rules(manifest), *_contradictions(manifest)]
+        problems = manifest_problems(manifest)
     if problems:
         raise InvalidManifest.of_fields((f"{source}:{document.place(path)}", text) for path, text in problems)
     return manifest
+
+
+def manifest_problems(manifest: Manifest) -> list[Problem]:
+    """Return what is wrong with a manifest, wherever it came from: pairs of a field's path and what it must be."""
+    return [*_broken_rules(manifest), *_contradictions(manifest)]
 
 
 def _fill_profiles(manifest: Manifest) -> None:

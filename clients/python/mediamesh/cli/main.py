@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from mediamesh.cli import bench
+from mediamesh.cli.agent import agent
 from mediamesh.cli.demo import demo
 from mediamesh.cli.flow import agents, check
 from mediamesh.cli.graph import graph
@@ -42,6 +43,7 @@ stream.command()(tail)
 stream.command("list")(list_streams)
 app.add_typer(stream, name="stream")
 app.add_typer(models, name="models")
+app.add_typer(agent, name="agent")
 kubernetes = typer.Typer(help="Run agents on Kubernetes.", no_args_is_help=True)
 kubernetes.command()(render)
 app.add_typer(kubernetes, name="k8s")

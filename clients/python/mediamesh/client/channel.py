@@ -15,7 +15,7 @@ from mediamesh.wire.errors import MeshError, StreamInterrupted
 if TYPE_CHECKING:
     Details = grpc.aio.ClientCallDetails
 
-__all__ = ["MAX_MESSAGE_BYTES", "connect", "error_of"]
+__all__ = ["MAX_MESSAGE_BYTES", "FirstStatus", "connect", "error_of"]
 
 # A request may carry one image inline (20 MiB), and the envelope around it.
 MAX_MESSAGE_BYTES = 21 * 1024 * 1024
@@ -78,7 +78,7 @@ class _MetadataSetter(Setter[grpc.aio.Metadata]):
 _SETTER = _MetadataSetter()
 
 
-class _FirstStatus:
+class FirstStatus:
     """Keeps the status that a server sent while its client was still sending.
 
     grpc.aio then fails the client's last write, and puts INTERNAL "Internal error from Core" over the status that came.
@@ -108,7 +108,7 @@ def _result(coroutine: Coroutine[Any, Any, Any]) -> Any:
     return None
 
 
-async def _translated(responses: AsyncIterable[Any], first: _FirstStatus | None = None) -> AsyncIterator[Any]:
+async def _translated(responses: AsyncIterable[Any], first: FirstStatus | None = None) -> AsyncIterator[Any]:
     try:
         async for response in responses:
             yield response
@@ -139,7 +139,7 @@ class _StreamUnary(grpc.aio.StreamUnaryClientInterceptor):
         request_iterator: Any,
     ) -> Any:
         call = await continuation(_with_trace(client_call_details), request_iterator)
-        first = _FirstStatus(call)
+        first = FirstStatus(call)
         try:
             await call
         except grpc.aio.AioRpcError as failure:
@@ -165,4 +165,4 @@ class _StreamStream(grpc.aio.StreamStreamClientInterceptor):
         request_iterator: Any,
     ) -> Any:
         call = await continuation(_with_trace(client_call_details), request_iterator)
-        return _translated(call, _FirstStatus(call))
+        return _translated(call, FirstStatus(call))
