@@ -13,6 +13,7 @@ from starlette.routing import Route, WebSocketRoute
 
 from mediamesh.api.stream.v1.stream_service_pb2_grpc import StreamServiceStub
 from mediamesh.client.channel import connect
+from mediamesh.client.flows import FlowClient
 from mediamesh.edge.sockets import Sockets
 
 if TYPE_CHECKING:
@@ -33,15 +34,16 @@ class Edge:
 
 @asynccontextmanager
 async def app(settings: Settings) -> AsyncGenerator[Edge]:
-    """Yield the application; all its sockets share one channel to the streams servers."""
-    async with connect(settings.streams_address) as channel:
-        sockets = Sockets(settings, StreamServiceStub(channel))
+    """Yield the application; all its sockets share one channel to the streams servers, and one to the orchestrators."""
+    async with connect(settings.streams_address) as streams, connect(settings.flows_address) as flows:
+        sockets = Sockets(settings, StreamServiceStub(streams), FlowClient(flows))
 
         async def healthz(_request: Request) -> PlainTextResponse:
             return PlainTextResponse("going away\n", 503) if sockets.is_leaving else PlainTextResponse("ok\n")
 
         routes = [
             Route("/healthz", healthz),
-            WebSocketRoute("/api/v1/streams/{stream_id}/ws", sockets.serve),
+            WebSocketRoute("/api/v1/streams/{stream_id}/ws", sockets.serve_stream),
+            WebSocketRoute("/v1/executions/{execution_id}/ws", sockets.serve_run),
         ]
         yield Edge(Starlette(routes=routes), sockets)

@@ -13,7 +13,7 @@ from mediamesh.wire.errors import InvalidRequest
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Query"]
+__all__ = ["Query", "number"]
 
 _DIGITS_OF_64_BITS = 20
 
@@ -50,7 +50,7 @@ class Query:
             raise InvalidRequest.of_field("media", f"must be binary or base64, not {media[:32]!r}", stream_id=stream_id)
         return cls(
             stream_id=stream_id,
-            after=_number(query, "after", stream_id),
+            after=number(query, "after", stream_id=stream_id),
             allow_gap=_flag(query, "allow_gap", stream_id),
             subscriber_id=query.get("subscriber_id") or uuid.uuid4().hex,
             is_text=media == "base64",
@@ -63,16 +63,26 @@ def _opening(stream_id: str, query: Mapping[str, str]) -> PublishOpen:
         stream_id=stream_id,
         publish_token=query.get("token", ""),
         producer_id=query.get("producer_id", ""),
-        epoch=_number(query, "epoch", stream_id),
+        epoch=number(query, "epoch", stream_id=stream_id),
     )
     checked(opening)
     return opening
 
 
-def _number(query: Mapping[str, str], name: str, stream_id: str) -> int:
+def number(query: Mapping[str, str], name: str, **subject: str) -> int:
+    """Return a parameter of an address that counts something, 0 when it is not there.
+
+    Args:
+        query: The parameters.
+        name: Its name.
+        subject: What the address is about, for the error.
+
+    Raises:
+        InvalidRequest: it is no whole number.
+    """
     text = query.get(name) or "0"
     if not (text.isascii() and text.isdigit() and len(text) < _DIGITS_OF_64_BITS):
-        raise InvalidRequest.of_field(name, f"must be a whole number, not {text[:32]!r}", stream_id=stream_id)
+        raise InvalidRequest.of_field(name, f"must be a whole number, not {text[:32]!r}", **subject)
     return int(text)
 
 

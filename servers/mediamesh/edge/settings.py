@@ -26,6 +26,7 @@ class Settings(BaseSettings):
     )
     grace_seconds: float = Field(default=5.0, ge=0, le=600, description="How long sockets have to close after SIGTERM.")
     streams_address: str = Field(default="127.0.0.1:8080", description="Where the streams servers are, host:port.")
+    flows_address: str = Field(default="127.0.0.1:8080", description="Where the orchestrators are, host:port.")
     cors_origins: str = Field(
         default=_LOCAL_ORIGINS,
         description="Regular expression of the origins whose pages may open sockets, beside those of the door itself.",

@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry import propagate, trace
 from starlette.responses import PlainTextResponse
 
-from mediamesh.api.stream.v1.stream_pb2 import StreamGoAway
 from mediamesh.edge.metrics import COUNTS
-from mediamesh.edge.publishing import Publishing
-from mediamesh.edge.query import Query
 from mediamesh.edge.race import race
 from mediamesh.edge.socket import GOING_AWAY, NORMAL, BadFrame, Socket, code_of
 from mediamesh.edge.spelled import Spelled
-from mediamesh.edge.subscribing import Subscribing
+from mediamesh.edge.talks import RunTalk, StreamTalk
 from mediamesh.wire.errors import MeshError
-from mediamesh.wire.stream_json import frame_object
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from starlette.websockets import WebSocket
 
     from mediamesh.api.stream.v1.stream_service_pb2_grpc import StreamServiceStub
+    from mediamesh.client.flows import FlowClient
     from mediamesh.edge.settings import Settings
+    from mediamesh.edge.talks import Talk
 
 __all__ = ["Sockets"]
 
@@ -38,16 +38,18 @@ class _Leaving(Exception):  # noqa: N818 - nothing is wrong
 
 
 class Sockets:
-    """Serves WebSockets by the streams servers.
+    """Serves WebSockets by the streams servers and the orchestrators.
 
     Args:
         settings: How sockets are bounded.
         stub: The streams servers.
+        flows: The orchestrators.
     """
 
-    def __init__(self, settings: Settings, stub: StreamServiceStub) -> None:
+    def __init__(self, settings: Settings, stub: StreamServiceStub, flows: FlowClient) -> None:
         self._settings = settings
         self._stub = stub
+        self._flows = flows
         self._spelled = Spelled()
         self._origins = re.compile(settings.cors_origins)
         self._leaving = asyncio.Event()
@@ -69,8 +71,28 @@ class Sockets:
         except TimeoutError:
             _LOG.warning("%d sockets did not close within %g s", self._open, seconds)
 
-    async def serve(self, websocket: WebSocket) -> None:
-        """Serve one socket, from its upgrade to its end."""
+    async def serve_stream(self, websocket: WebSocket) -> None:
+        """Serve a socket of a stream, from its upgrade to its end."""
+        talk = StreamTalk(
+            websocket.path_params["stream_id"],
+            websocket.query_params,
+            stub=self._stub,
+            spelled=self._spelled,
+            patience=self._settings.patience_seconds,
+        )
+        await self._admit(websocket, talk)
+
+    async def serve_run(self, websocket: WebSocket) -> None:
+        """Serve a socket of a run, likewise."""
+        talk = RunTalk(
+            websocket.path_params["execution_id"],
+            websocket.query_params,
+            flows=self._flows,
+            patience=self._settings.patience_seconds,
+        )
+        await self._admit(websocket, talk)
+
+    async def _admit(self, websocket: WebSocket, talk: Talk) -> None:
         if refusal := self._refusal(websocket):
             COUNTS.refused += 1
             await websocket.send_denial_response(refusal)
@@ -78,7 +100,7 @@ class Sockets:
         self._open += 1
         self._empty.clear()
         try:
-            await self._serve(websocket)
+            await self._serve(websocket, talk)
         finally:
             self._open -= 1
             if not self._open:
@@ -97,57 +119,48 @@ class Sockets:
             return PlainTextResponse(f"{self._open} sockets are open, as many as may.\n", 503, {"retry-after": "1"})
         return None
 
-    async def _serve(self, websocket: WebSocket) -> None:
-        kind = "publish" if websocket.query_params.get("publish") in {"1", "true"} else "subscribe"
+    async def _serve(self, websocket: WebSocket, talk: Talk) -> None:
         parent = propagate.extract(dict(websocket.headers))
-        with _TRACER.start_as_current_span(f"websocket {kind}", context=parent, kind=trace.SpanKind.SERVER) as span:
-            stream_id = websocket.path_params["stream_id"]
-            span.set_attribute("stream_id", stream_id)
-            COUNTS.open[kind] += 1
+        with _TRACER.start_as_current_span(
+            f"websocket {talk.kind}", context=parent, kind=trace.SpanKind.SERVER
+        ) as span:
+            span.set_attribute("execution_id" if isinstance(talk, RunTalk) else "stream_id", talk.subject)
+            COUNTS.open[talk.kind] += 1
             try:
                 await websocket.accept()
-                await self._converse(Socket(websocket), stream_id, websocket.query_params)
+                await self._converse(Socket(websocket), talk)
             finally:
-                COUNTS.open[kind] -= 1
+                COUNTS.open[talk.kind] -= 1
 
-    async def _converse(self, socket: Socket, stream_id: str, params: Any) -> None:
+    async def _converse(self, socket: Socket, talk: Talk) -> None:
         """Do what a socket is for, and end it with the code and the last words that tell why."""
-        conversation: Subscribing | Publishing | None = None
         code, last = NORMAL, None
         try:
-            query = Query.of(stream_id, params)
-            conversation = self._conversation(socket, query)
-            await race(conversation.run(), self._left())
-            if isinstance(conversation, Publishing) and conversation.has_gone_away:
+            if await self._unless_leaving(talk.run(socket)):
                 code = GOING_AWAY
         except _Leaving:
-            token = str(conversation.position) if conversation else ""
-            leaving = StreamGoAway(reason="The server is going away; open the socket again.", resume_token=token)
-            code, last = GOING_AWAY, frame_object(stream_id, leaving)
+            code, last = GOING_AWAY, talk.going_away()
         except BadFrame as bad:
-            code, last = bad.code, self._words(bad.error, stream_id, conversation)
+            code, last = bad.code, talk.failed(bad.error)
         except MeshError as error:
-            code, last = code_of(error), self._words(error, stream_id, conversation)
+            code, last = code_of(error), talk.failed(error)
         except Exception:  # noqa: BLE001 - a socket is where every error ends
             trace_id = trace.format_trace_id(trace.get_current_span().get_span_context().trace_id)
-            _LOG.exception("a socket of the stream %s failed", stream_id)
+            _LOG.exception("a socket of %s failed", talk.subject)
             failure = MeshError(f"The server failed; its log has the cause under trace {trace_id}.", trace_id=trace_id)
-            code, last = code_of(failure), self._words(failure, stream_id, conversation)
+            code, last = code_of(failure), talk.failed(failure)
         await socket.close(code, last)
 
-    def _conversation(self, socket: Socket, query: Query) -> Subscribing | Publishing:
-        if query.opening is not None:
-            return Publishing(socket, query.opening, self._stub)
-        return Subscribing(socket, query, self._stub, self._spelled, patience=self._settings.patience_seconds)
+    async def _unless_leaving(self, talking: Coroutine[Any, Any, bool]) -> bool:
+        elsewhere = False
+
+        async def talk() -> None:
+            nonlocal elsewhere
+            elsewhere = await talking
+
+        await race(talk(), self._left())
+        return elsewhere
 
     async def _left(self) -> None:
         await self._leaving.wait()
         raise _Leaving
-
-    @staticmethod
-    def _words(error: MeshError, stream_id: str, conversation: Subscribing | Publishing | None) -> dict[str, Any]:
-        """Return an error as the last frame; it names the stream, and how far it was."""
-        error.metadata.setdefault("stream_id", stream_id)
-        if conversation is not None:
-            error.metadata.setdefault("sequence", str(conversation.position))
-        return frame_object(stream_id, error)

@@ -1,4 +1,4 @@
-"""Events of a run as Server-Sent Events."""
+"""Events of a run as text: Server-Sent Events, or lines of JSON where ``Accept`` asks for them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from mediamesh.api.flow.v1.execution_pb2 import ExecutionEvent
 from mediamesh.wire.errors import InvalidRequest
 from mediamesh.wire.json import to_json
 
-__all__ = ["position", "server_sent"]
+__all__ = ["position", "text_of"]
 
+_SSE, _NDJSON = "text/event-stream", "application/x-ndjson"
 _RETRY_MS = 1000
 _DIGITS_OF_64_BITS = 20
 
@@ -30,7 +31,18 @@ def position(last_event_id: str | None, after_sequence: int) -> int:
     return int(last_event_id)
 
 
-async def server_sent(events: AsyncIterator[ExecutionEvent]) -> AsyncIterator[httpbody_pb2.HttpBody]:
+def text_of(events: AsyncIterator[ExecutionEvent], accept: str) -> AsyncIterator[httpbody_pb2.HttpBody]:
+    """Yield each event as text in the form that the header ``Accept`` asks for: lines where it names them alone."""
+    return _lines(events) if _NDJSON in accept and _SSE not in accept else _server_sent(events)
+
+
+async def _lines(events: AsyncIterator[ExecutionEvent]) -> AsyncIterator[httpbody_pb2.HttpBody]:
+    """Yield each event as a line of JSON, heartbeats and gaps too; the last one is `execution_finished`."""
+    async for event in events:
+        yield httpbody_pb2.HttpBody(content_type=_NDJSON, data=f"{to_json(event)}\n".encode())
+
+
+async def _server_sent(events: AsyncIterator[ExecutionEvent]) -> AsyncIterator[httpbody_pb2.HttpBody]:
     """Yield each event as a frame of `text/event-stream`; heartbeats are comments, and `done` follows the last one."""
     opened = False
     async for event in events:
@@ -50,4 +62,4 @@ async def server_sent(events: AsyncIterator[ExecutionEvent]) -> AsyncIterator[ht
 
 
 def _frame(text: str) -> httpbody_pb2.HttpBody:
-    return httpbody_pb2.HttpBody(content_type="text/event-stream", data=text.encode())
+    return httpbody_pb2.HttpBody(content_type=_SSE, data=text.encode())

@@ -124,6 +124,7 @@ def _environment(settings: UpSettings, ports: _Ports, access_key: str, secret_ke
         # By way of Envoy, which knows which replica is well: a call that meets one that died goes to the next.
         _EDGE: {
             "MEDIAMESH_EDGE_STREAMS_ADDRESS": f"127.0.0.1:{ports['envoy']['inside']}",
+            "MEDIAMESH_EDGE_FLOWS_ADDRESS": f"127.0.0.1:{ports['envoy']['inside']}",
             "MEDIAMESH_EDGE_CORS_ORIGINS": settings.cors_origins,
         },
         "agents": {
