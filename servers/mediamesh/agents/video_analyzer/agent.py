@@ -8,9 +8,11 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from mediamesh.agent import Agent
+from mediamesh.agents.video_analyzer.activity import ActivityRecognition
 from mediamesh.agents.video_analyzer.choice import Choice
 from mediamesh.agents.video_analyzer.course import Course
 from mediamesh.agents.video_analyzer.detection import ObjectDetection
+from mediamesh.agents.video_analyzer.scenes import SceneClassification
 from mediamesh.agents.video_analyzer.video import Video
 
 if TYPE_CHECKING:
@@ -70,5 +72,7 @@ class VideoAnalyzer(Agent):
                 return {"summary": await course.go()}
 
     def _analysis(self, run: Run) -> Analysis:
-        min_score = float(run.params["min_score"])
-        return ObjectDetection(self._detector, min_score=min_score)
+        if run.params["analysis_type"] == "scene_classification":
+            return SceneClassification(self._classifier)
+        objects = ObjectDetection(self._detector, min_score=run.params["min_score"])
+        return objects if run.params["analysis_type"] == "object_detection" else ActivityRecognition(objects)

@@ -70,7 +70,7 @@ class Course:
             await self._line.put(None)
         return {
             "analysis": self._run.params["analysis_type"],
-            "duration": self._last_time,
+            "duration": max(self._video.duration, self._last_time),
             "fps": round(self._video.fps, 3),
             "frames": self._video.frames,
             "analysed": self._told,
