@@ -23,13 +23,18 @@ _CHUNKS, _BYTES = 64, 2 * 1024 * 1024
 
 
 class Inbox:
-    """The stream inputs of one run: a bounded queue each, so that a slow agent slows its caller."""
+    """The stream inputs of one run: a bounded queue each, so that a slow agent slows its caller.
+
+    Attributes:
+        connected: Pins that the caller feeds.
+    """
 
     def __init__(self, manifest: Manifest, connected: Collection[str]) -> None:
         self._manifest = manifest
         self._pins = {pin.name: pin for pin in manifest.inputs if pin.type == PinType.PIN_TYPE_STREAM}
         self._pipes: dict[str, Pipe[Chunk]] = {pin: Pipe(messages=_CHUNKS, size_bytes=_BYTES) for pin in self._pins}
         self._sequences = dict.fromkeys(self._pipes, 0)
+        self.connected = frozenset(connected)
         for pin in self._pipes.keys() - set(connected):
             self._pipes[pin].close()
 

@@ -108,6 +108,10 @@ class Run:
             raise TypeError(f"input {pin!r} is neither media nor bytes")
         return value
 
+    def has(self, pin: str) -> bool:
+        """Return whether an optional input is there: a value, or a stream that the caller feeds."""
+        return pin in self.inputs or pin in self._inbox.connected
+
     def stream(self, pin: str) -> AsyncIterator[Chunk]:
         """Iterate over the chunks of a stream input as they come; read all stream inputs side by side.
 
