@@ -1,16 +1,30 @@
-"""A flow while it is read and checked: the message, where each part stands in the file, and what is wrong."""
+"""A flow while it is read and checked: the message, where each part stands in which file, and what is wrong."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 from mediamesh.api.flow.v1 import flow_pb2
 
-__all__ = ["Draft", "among", "quoted"]
+__all__ = ["Draft", "Place", "among", "quoted"]
 
 _MAX_ISSUES = 200
+
+
+class Place(NamedTuple):
+    """Where something stands.
+
+    Attributes:
+        file: Name of the file.
+        line: From 1.
+        column: From 1.
+    """
+
+    file: str
+    line: int
+    column: int
 
 
 class Draft:
@@ -19,35 +33,52 @@ class Draft:
     Attributes:
         file: Name of the file.
         flow: As far as it could be read.
+        parts: The file of the flow that a node stands for, by node.
         issues: What is wrong so far, 200 at most.
     """
 
     def __init__(self, file: str) -> None:
         self.file = file
         self.flow = flow_pb2.Flow()
+        self.parts: dict[str, str] = {}
         self.issues: list[flow_pb2.FlowIssue] = []
-        self._places: dict[tuple[object, ...], tuple[int, int]] = {}
+        self._places: dict[tuple[object, ...], Place] = {}
 
     def mark(self, mark: Any, *path: object) -> None:
         """Remember where a part of the flow stands; ``mark`` counts from 0 as YAML's do."""
-        self._places[path] = mark.line + 1, mark.column + 1
+        self.put(Place(self.file, mark.line + 1, mark.column + 1), *path)
+
+    def put(self, place: Place, *path: object) -> None:
+        """Remember where a part of the flow stands: a node by its id, an edge by its index, and what is in them."""
+        self._places[path] = place
+
+    def place(self, *path: object) -> Place:
+        """Return where a part of the flow stands, or the nearest part around it that has a place."""
+        while path and path not in self._places:
+            path = path[:-1]
+        return self._places.get(path, Place(self.file, 1, 1))
+
+    def places(self, node_id: str) -> Iterator[tuple[tuple[object, ...], Place]]:
+        """Yield the parts of a node that have a place, each with it."""
+        return ((path, place) for path, place in self._places.items() if path and path[0] == node_id)
 
     def wrong(self, code: flow_pb2.FlowIssueCode.ValueType, message: str, *path: object) -> None:
         """Take note of an issue at a part of the flow, or at the nearest part around it that has a place."""
-        while path and path not in self._places:
-            path = path[:-1]
-        self.wrong_at(code, message, *self._places.get(path, (1, 1)))
+        place = self.place(*path)
+        self.wrong_at(code, message, place.line, place.column, place.file)
 
-    def wrong_at(self, code: flow_pb2.FlowIssueCode.ValueType, message: str, line: int, column: int) -> None:
-        """Take note of an issue at a line and column, both from 1."""
-        if len(self.issues) < _MAX_ISSUES:
-            self.issues.append(
-                flow_pb2.FlowIssue(code=code, message=message[:2048], file=self.file, line=line, column=column)
-            )
+    def wrong_at(
+        self, code: flow_pb2.FlowIssueCode.ValueType, message: str, line: int, column: int, file: str = ""
+    ) -> None:
+        """Take note of an issue at a line and column, both from 1, of this file or another one."""
+        issue = flow_pb2.FlowIssue(code=code, message=message[:2048], file=file or self.file, line=line, column=column)
+        # A flow that is used twice has its mistakes once.
+        if len(self.issues) < _MAX_ISSUES and issue not in self.issues:
+            self.issues.append(issue)
 
     def in_order(self) -> list[flow_pb2.FlowIssue]:
-        """Return the issues in the order of the file."""
-        return sorted(self.issues, key=lambda issue: (issue.line, issue.column))
+        """Return the issues in the order of the file, and after them those of the files that it uses."""
+        return sorted(self.issues, key=lambda issue: (issue.file != self.file, issue.file, issue.line, issue.column))
 
 
 def quoted(name: object) -> str:
