@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from mediamesh.agent import agents_part
 from mediamesh.agents.audio_converter import AudioConverter
+from mediamesh.agents.document_reader import DocumentReader, Models
 from mediamesh.agents.image_classifier import ImageClassifier
 from mediamesh.agents.image_converter import ImageConverter
 from mediamesh.agents.image_generator import ImageGenerator
@@ -42,10 +43,22 @@ async def app(settings: Settings) -> AsyncGenerator[Part]:
             in_flight=settings.frames_in_flight,
             max_pixels=settings.max_frame_pixels,
         )
+        document_reader = DocumentReader(
+            inference,
+            models=Models(
+                detector=settings.text_detector_model,
+                recogniser=settings.text_recogniser_model,
+                orientation=settings.text_orientation_model,
+            ),
+            max_reading=settings.max_reading,
+            max_pages=settings.max_pages,
+            max_pixels=settings.max_image_pixels,
+        )
         agents = [
             classifier,
             ImageGenerator(),
             MultimodalAggregator(),
+            document_reader,
             video_analyzer,
             AudioConverter(max_sounds=settings.max_sounds, max_bytes=settings.max_sound_bytes),
             ImageConverter(max_images=settings.max_images, max_pixels=settings.max_image_pixels),

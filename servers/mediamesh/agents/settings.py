@@ -58,3 +58,19 @@ class Settings(AgentSettings):
     max_sound_bytes: int = Field(
         default=100_000_000, ge=1, description="Most bytes that the conversion of a sound may give."
     )
+    text_detector_model: str = Field(
+        default="ppocr_detector", description="Model of the document reader that finds text, on the inference server."
+    )
+    text_recogniser_model: str = Field(
+        default="ppocr_recogniser", description="Model of the document reader that reads a line of text."
+    )
+    text_orientation_model: str = Field(
+        default="ppocr_orientation", description="Model of the document reader that tells which lines are upside down."
+    )
+    max_reading: int = Field(
+        default_factory=lambda: os.cpu_count() or 1,
+        ge=1,
+        le=1024,
+        description="Pages of documents held in memory at once; the next page waits.",
+    )
+    max_pages: int = Field(default=200, ge=1, le=10_000, description="Most pages of a document that one run reads.")
