@@ -1,7 +1,8 @@
-"""``mediamesh demo``: from nothing to an answer about a real photo, and nothing left behind."""
+"""``mediamesh demo``: from nothing to what is in a real photo, a recording and a video; one picture is left behind."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -10,7 +11,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from mediamesh.client import Mesh
+from mediamesh.wire.errors import MeshError
 from mediamesh.wire.shipped import shipped
 
 __all__ = ["MeshProcess", "demo", "mesh_up"]
@@ -26,6 +29,7 @@ __all__ = ["MeshProcess", "demo", "mesh_up"]
 EXAMPLES = shipped("clients/examples")
 _READY_SECONDS = 90.0
 _STOP_SECONDS = 30.0
+_SAMPLES = ("speech_samples", "video_samples")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,21 +47,98 @@ class MeshProcess:
     pid: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Samples:
+    """Real media for the flows.
+
+    Attributes:
+        photo: A photo, which ships.
+        speech: A recording; None when it cannot be had.
+        video: A video, likewise.
+    """
+
+    photo: Path
+    speech: Path | None
+    video: Path | None
+
+
 def demo(
     photo: Annotated[Path, typer.Option(help="The photo to look at.")] = EXAMPLES / "media" / "cat.jpg",
-    flow: Annotated[Path, typer.Option(help="The flow to run.")] = EXAMPLES / "flows" / "classify.mlab",
+    speech: Annotated[Path | None, typer.Option(help="A recording of English speech; a sample by default.")] = None,
+    video: Annotated[Path | None, typer.Option(help="A video; a sample by default.")] = None,
+    picture: Annotated[Path, typer.Option(help="Where the picture of what was found goes.")] = Path(
+        ".mediamesh/demo.png"
+    ),
 ) -> None:
-    """Start the mesh, run a flow on a photo, print its events and the answer, stop the mesh."""
+    """Start the mesh, run the shipped flows on a photo, a recording and a video, draw what was found, stop the mesh."""
     console = Console()
+    media = _samples(photo, speech, video)
+    failed = False
     with tempfile.TemporaryDirectory(prefix="mediamesh-demo-") as data:
         begin = time.monotonic()
         with mesh_up(Path(data)) as mesh:
             console.print(f"The mesh is up at {mesh.door} ({time.monotonic() - begin:.1f} s).", highlight=False)
-            command = ["run", str(flow), "--input", f"upload.file={photo}", "--server", mesh.door]
-            console.print("$ mediamesh " + " ".join(command), style="bold", soft_wrap=True, highlight=False)
-            done = subprocess.run([sys.executable, "-m", "mediamesh.cli.main", *command], check=False)
+            for flow, given in _runs(media):
+                command = ["run", str(EXAMPLES / "flows" / flow), "--server", mesh.door]
+                command += [word for pin, path in given.items() for word in ("--input", f"{pin}={path}")]
+                console.print("\n$ mediamesh " + " ".join(command), style="bold", soft_wrap=True, highlight=False)
+                done = subprocess.run([sys.executable, "-m", "mediamesh.cli.main", *command], check=False)
+                failed = failed or done.returncode != 0
+            if media.video is not None and not failed:
+                asyncio.run(_draw(mesh.door, media.photo, media.video, picture))
+                console.print(f"\nWhat was found is in {picture}.", highlight=False)
         console.print("The mesh is down.")
-    raise typer.Exit(done.returncode)
+    raise typer.Exit(1 if failed else 0)
+
+
+def _samples(photo: Path, speech: Path | None, video: Path | None) -> _Samples:
+    """Return the media, having pulled samples and models; without a network what ships is left."""
+    # Only here: a client can do without all that a mesh is made of.
+    from mediamesh.models.errors import ManifestError  # noqa: PLC0415
+    from mediamesh.models.progress import PullProgress  # noqa: PLC0415
+    from mediamesh.models.settings import Settings  # noqa: PLC0415
+    from mediamesh.models.store import open_store  # noqa: PLC0415
+    from mediamesh.stack.settings import UpSettings  # noqa: PLC0415
+
+    names = [*UpSettings.load().models, *_SAMPLES]
+    try:
+        with PullProgress() as progress, open_store(Settings.load(), progress) as store:
+            store.pull(store.manifest.choose(names))
+            found = {name: store.files(name) for name in _SAMPLES}
+    except (ManifestError, MeshError, OSError) as error:
+        typer.echo(f"Without models and samples only the photo is looked at: {error}", err=True)
+        return _Samples(photo, None, None)
+    return _Samples(
+        photo,
+        speech or found["speech_samples"] / "beckett.wav",
+        video or found["video_samples"] / "bikes.mp4",
+    )
+
+
+def _runs(media: _Samples) -> Iterator[tuple[str, dict[str, Path]]]:
+    """Yield the flows that can run, and what goes into each."""
+    yield "classify.mlab", {"upload.file": media.photo}
+    if media.speech is not None and media.video is not None:
+        yield "multimodal-test.mlab", {"audio.file": media.speech}
+        yield (
+            "showcase.mlab",
+            {"photo.file": media.photo, "recorder.audio": media.speech, "video.file": media.video},
+        )
+
+
+async def _draw(door: str, photo: Path, video: Path, picture: Path) -> None:
+    """Draw what the newest run of the mesh found."""
+    # Only here: a client can do without what draws.
+    from mediamesh.cli.sheet import Found, draw  # noqa: PLC0415
+
+    found = Found()
+    async with Mesh(door) as mesh:
+        newest = (await mesh.flows.list(page_size=1)).executions[0]
+        async for event in mesh.flows.watch(newest.execution_id):
+            found.add(event)
+    drawn = await asyncio.to_thread(draw, found, photo=photo, video=video)
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    drawn.save(picture)
 
 
 @contextmanager
