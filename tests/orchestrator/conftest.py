@@ -61,6 +61,7 @@ def settings(valkey_url, media_address, agents_address):
                 "agent_addresses": [agents_address],
                 "grace_seconds": 0.2,
                 "retry_pause_seconds": 0.05,
+                "retry_attempts": 2,
                 **changes,
             }
         )

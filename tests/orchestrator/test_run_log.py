@@ -15,7 +15,7 @@ from mediamesh.api.flow.v1 import execution_pb2, flow_pb2
 from mediamesh.api.flow.v1.execution_pb2 import Execution, ExecutionEvent
 from mediamesh.api.stream.v1 import chunk_pb2
 from mediamesh.orchestrator.runlog import Fenced, RunLog
-from mediamesh.orchestrator.runlog.abandoned import settled
+from mediamesh.orchestrator.runlog.abandoned import claim, end_abandoned
 from mediamesh.orchestrator.runlog.identity import new_id
 from mediamesh.orchestrator.runlog.memory import Memory, MemoryStore
 from mediamesh.orchestrator.runlog.parts import parts_of
@@ -103,7 +103,7 @@ async def test_another_replica_may_not_append_and_nobody_may_after_the_end(make_
     await ours.append(batch(run.execution_id, 2, ended=True))
     with pytest.raises(Fenced):
         await ours.append(batch(run.execution_id, 3))
-    assert await ours.renew([run.execution_id]) == [run.execution_id]
+    assert await ours.renew({run.execution_id: 0}) == [run.execution_id]
 
 
 async def test_the_oldest_events_go_when_told(make_store) -> None:
@@ -152,15 +152,79 @@ async def test_a_wait_ends_with_events_of_others_letters_and_wakes(make_store) -
         assert await ours.poll({}) == ([], [run.execution_id])
 
 
-async def test_a_run_whose_replica_is_gone_is_ended_once(make_store) -> None:
+async def lapsed_run(make_store):
+    """Return a run whose replica is gone, that replica's store, and those of two others."""
     ours, other, third, run = await make_store(lease_seconds=0.01), await make_store(), await make_store(), execution()
     await ours.create(run)
     await ours.append(batch(run.execution_id, 1))
     await asyncio.sleep(0.03)  # the lease is the store's own clock
+    return run, ours, other, third
+
+
+async def test_a_run_that_nobody_holds_is_named_until_it_is_held_or_has_ended(make_store) -> None:
+    run, ours, other, _ = await lapsed_run(make_store)
+    assert run.execution_id in await other.lapsed(1000)
+    assert await ours.renew({run.execution_id: 1}) == [run.execution_id]
+    (stored,) = await other.load([run.execution_id])
+    assert await claim(other, stored, "other")
+    assert run.execution_id not in await ours.lapsed(1000)
+    await other.release(run.execution_id, 0)
+    assert (await ours.load([run.execution_id]))[0].held
+    await other.release(run.execution_id, 1)
+    assert run.execution_id in await ours.lapsed(1000)
+    (stored,) = await ours.load([run.execution_id])
+    assert await end_abandoned(ours, stored, execution_pb2.EXECUTION_STATE_FAILED, Unavailable("Gone."))
+    assert run.execution_id not in await ours.lapsed(1000)
+
+
+async def test_one_replica_takes_a_run_over_and_what_an_earlier_holder_says_is_refused(make_store) -> None:
+    run, ours, other, third = await lapsed_run(make_store)
     (first,), (second,) = await other.load([run.execution_id]), await third.load([run.execution_id])
     assert not first.held
-    ended = await asyncio.gather(settled(other, first), settled(third, second))
-    assert [found.state for found in ended] == [execution_pb2.EXECUTION_STATE_FAILED] * 2
+    assert sorted(await asyncio.gather(claim(other, first, "other"), claim(third, second, "third"))) == [False, True]
+    (stored,) = await ours.load([run.execution_id])
+    assert (stored.held, stored.fence, stored.execution.takeovers) == (True, 1, 1)
+    newest = stored.execution.last_sequence
+    assert [event.WhichOneof("event") for event in await ours.read(run.execution_id, 1, 10)] == ["execution_taken_over"]
+    winner, name = (other, "other") if first.execution.takeovers else (third, "third")
+    with pytest.raises(Fenced):
+        await ours.append(batch(run.execution_id, newest + 1))
+    await winner.append(batch(run.execution_id, newest + 1, fence=1))
+    await winner.release(run.execution_id, 1)
+    # Nobody holds it now; an older fence still does not count.
+    with pytest.raises(Fenced):
+        await ours.append(batch(run.execution_id, newest + 2))
+    assert await ours.renew({run.execution_id: 0}) == [run.execution_id]
+    assert name
+
+
+async def test_a_cancellation_waits_for_who_takes_the_run_over(make_store) -> None:
+    run, ours, other, _ = await lapsed_run(make_store)
+    await other.ask_to_cancel(run.execution_id)
+    (stored,) = await ours.load([run.execution_id])
+    assert stored.cancelled
+    await other.ask_to_cancel("nobody")
+
+
+async def test_what_the_client_gave_is_stored_once_and_comes_back(make_store) -> None:
+    store, run = await make_store(), execution()
+    run.inputs["up.file"].text = "hello"
+    await store.create(run)
+    await store.append(
+        Batch(execution_id=run.execution_id, events=[progress(run.execution_id, 1)], changed=parts_of(run))
+    )
+    (stored,) = await store.load([run.execution_id])
+    assert stored.execution.inputs["up.file"].text == "hello"
+
+
+async def test_a_run_whose_replica_is_gone_is_ended_once(make_store) -> None:
+    run, ours, other, third = await lapsed_run(make_store)
+    (first,), (second,) = await other.load([run.execution_id]), await third.load([run.execution_id])
+    gone = (execution_pb2.EXECUTION_STATE_FAILED, Unavailable("Gone."))
+    assert sorted(await asyncio.gather(end_abandoned(other, first, *gone), end_abandoned(third, second, *gone))) == [
+        False,
+        True,
+    ]
     events = await other.read(run.execution_id, 0, 100)
     assert [event.WhichOneof("event") for event in events] == [
         "node_progress", "node_cancelled", "node_cancelled", "execution_finished",

@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 import grpc
 
@@ -16,12 +17,14 @@ from mediamesh.client.streams import StreamClient
 from mediamesh.kit.serve import Part
 from mediamesh.orchestrator.catalog import Catalog
 from mediamesh.orchestrator.executions import Executions
-from mediamesh.orchestrator.runlog import RunLog
-from mediamesh.orchestrator.runlog.abandoned import Store
+from mediamesh.orchestrator.factory import RunFactory
+from mediamesh.orchestrator.runlog import RunLog, Store
 from mediamesh.orchestrator.runlog.memory import Memory, MemoryStore
 from mediamesh.orchestrator.runlog.valkey import ValkeyStore
+from mediamesh.orchestrator.running import Running
 from mediamesh.orchestrator.service import FlowEdgeServicer, FlowServicer
 from mediamesh.orchestrator.settings import Settings
+from mediamesh.orchestrator.takeover import Takeover
 
 __all__ = ["app"]
 
@@ -32,7 +35,8 @@ _SERVICES = ("mediamesh.api.flow.v1.FlowService", "mediamesh.api.flow.v1.FlowEdg
 async def app(settings: Settings) -> AsyncGenerator[Part]:
     """Yield the orchestrator's part of a server; what it runs goes on until the block ends."""
     async with AsyncExitStack() as stack:
-        store = await _store(settings, stack)
+        replica = secrets.token_hex(8)
+        store = await _store(settings, replica, stack)
         media = MediaClient(await stack.enter_async_context(connect(settings.media_address)))
         catalog = await stack.enter_async_context(
             Catalog.open(
@@ -46,25 +50,30 @@ async def app(settings: Settings) -> AsyncGenerator[Part]:
             streams = StreamClient(await stack.enter_async_context(connect(settings.streams_address)))
         log = RunLog(store, heartbeat_seconds=settings.heartbeat_seconds, lease_seconds=settings.lease_seconds)
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
-        executions = Executions(
-            settings, store=store, log=log, catalog=catalog, media=media, streams=streams, tasks=tasks
+        running = Running(settings, store=store, log=log, tasks=tasks)
+        factory = RunFactory(settings=settings, log=log, catalog=catalog, media=media, streams=streams)
+        takeover = Takeover(
+            settings, store=store, log=log, running=running, factory=factory, streams=streams, replica=replica
         )
-        chores = [tasks.create_task(executions.serve()), tasks.create_task(executions.renew())]
+        executions = Executions(
+            settings, store=store, log=log, catalog=catalog, factory=factory, running=running, takeover=takeover
+        )
+        chores = [tasks.create_task(chore) for chore in (executions.serve(), running.renew(), takeover.watch())]
+        drain = partial(running.drain, heirs=not isinstance(store, MemoryStore))
         try:
             yield Part(
                 services=_SERVICES,
                 register=lambda server: _register(server, executions, log, catalog),
                 check=store.check,
-                drain=executions.drain,
+                drain=drain,
             )
         finally:
-            await executions.drain()
+            await drain()
             for chore in chores:
                 chore.cancel()
 
 
-async def _store(settings: Settings, stack: AsyncExitStack) -> Store:
-    replica = secrets.token_hex(8)
+async def _store(settings: Settings, replica: str, stack: AsyncExitStack) -> Store:
     if settings.valkey_url in {"", "memory"}:
         return MemoryStore(
             Memory(), replica=replica, ttl_seconds=settings.log_ttl_seconds, lease_seconds=settings.lease_seconds

@@ -10,29 +10,28 @@ from typing import TYPE_CHECKING
 
 from mediamesh.api.agent.v1 import value_pb2
 from mediamesh.api.flow.v1 import flow_pb2
-from mediamesh.api.flow.v1.execution_pb2 import EXECUTION_STATE_CANCELLED, EXECUTION_STATE_FAILED, Execution
+from mediamesh.api.flow.v1.execution_pb2 import EXECUTION_STATE_CANCELLED, Execution, ExecutionState
 from mediamesh.orchestrator.check import check_flow
 from mediamesh.orchestrator.draft import Draft
-from mediamesh.orchestrator.execution import Bounds, Broadcast, Graph, Journal, LogBounds, Streams
 from mediamesh.orchestrator.features import check_features, failure_of
 from mediamesh.orchestrator.inputs import prepared
-from mediamesh.orchestrator.run import Run
-from mediamesh.orchestrator.runlog import RunLog
-from mediamesh.orchestrator.runlog.abandoned import Store, settled
 from mediamesh.orchestrator.runlog.identity import new_id
 from mediamesh.orchestrator.source import read_flow
 from mediamesh.orchestrator.state import begun, has_ended
-from mediamesh.orchestrator.storage import MediaStore, RunMedia
-from mediamesh.wire.errors import Cancelled, NotFound, Overloaded, Unavailable
+from mediamesh.wire.errors import MeshError, NotFound, Unavailable
 
 if TYPE_CHECKING:
     from mediamesh.orchestrator.catalog import Catalog
+    from mediamesh.orchestrator.factory import RunFactory
+    from mediamesh.orchestrator.run import Run
+    from mediamesh.orchestrator.runlog import RunLog, Store
+    from mediamesh.orchestrator.running import Running
     from mediamesh.orchestrator.settings import Settings
+    from mediamesh.orchestrator.takeover import Takeover
 
 __all__ = ["Executions"]
 
 _LOG = logging.getLogger(__name__)
-_RETRY_AFTER_SECONDS = 1.0
 _CANCEL_SECONDS = 2.0
 _DEFAULT_PAGE = 50
 _DEFAULT_WORKSPACE = "default"
@@ -49,20 +48,17 @@ class Executions:
         store: Store,
         log: RunLog,
         catalog: Catalog,
-        media: MediaStore,
-        streams: Streams | None,
-        tasks: asyncio.TaskGroup,
+        factory: RunFactory,
+        running: Running,
+        takeover: Takeover,
     ) -> None:
         self._settings = settings
         self._store = store
         self._log = log
         self._catalog = catalog
-        self._media = media
-        self._streams = streams
-        self._tasks = tasks
-        self._runs: dict[str, Run] = {}
-        self._admitted = 0
-        self._leaving = False
+        self._factory = factory
+        self._running = running
+        self._takeover = takeover
 
     async def validate(self, source: flow_pb2.FlowSource) -> Draft:
         """Read and check a flow; its mistakes are in the draft."""
@@ -103,21 +99,18 @@ class Executions:
             Overloaded: too many runs go on.
             Unavailable: the flow names agents of a server that cannot be reached, or this one is going away.
         """
-        if self._leaving:
-            raise Unavailable("The server is going away; start the run elsewhere.")
-        if self._admitted >= self._settings.max_executions:
-            raise Overloaded.retry(
-                f"{self._settings.max_executions} runs go on already.",
-                _RETRY_AFTER_SECONDS,
-                limit=self._settings.max_executions,
-            )
-        self._admitted += 1
+        self._running.admit()
         try:
-            run = await self._prepared(source, inputs, workspace_id or _DEFAULT_WORKSPACE, timeout)
+            run = await self._prepared(
+                source,
+                inputs,
+                workspace_id or _DEFAULT_WORKSPACE,
+                timeout or self._settings.execution_timeout_seconds,
+            )
         except BaseException:
-            self._admitted -= 1
+            self._running.dismiss()
             raise
-        self._tasks.create_task(self._drive(run), name=f"run {run.execution_id}")
+        self._running.drive(run)
         return run
 
     async def _prepared(
@@ -125,43 +118,21 @@ class Executions:
         source: flow_pb2.FlowSource,
         inputs: Mapping[str, value_pb2.Value],
         workspace_id: str,
-        timeout: float | None,
+        timeout: float,
     ) -> Run:
         flow = await self._runnable(source)
         check_features(flow, inputs, self._settings)
-        execution = begun(Execution(execution_id=new_id(), workspace_id=workspace_id, flow=flow))
-        media = RunMedia(self._media, workspace_id=workspace_id, flow_id=flow.id, execution_id=execution.execution_id)
-        values = await prepared(flow, inputs, media, self._catalog.agents())
-        journal = Journal(self._log, execution, self._log_bounds())
-        bounds = Bounds(self._settings.stream_buffer_chunks, self._settings.stream_buffer_bytes)
-        broadcast = Broadcast(
-            self._streams, journal, bounds=bounds, patience_seconds=self._settings.streams_patience_seconds
-        )
-        graph = Graph(
-            flow,
-            values,
-            journal=journal,
-            broadcast=broadcast,
-            media=media,
-            agents=self._catalog,
-            bounds=bounds,
-            timeout_seconds=self._settings.node_timeout_seconds,
-            pause_seconds=self._settings.retry_pause_seconds,
-        )
+        execution = begun(Execution(execution_id=new_id(), workspace_id=workspace_id, flow=flow), timeout)
+        values = await prepared(flow, inputs, self._factory.media_of(execution), self._catalog.agents())
+        for (node_id, pin), value in values.items():
+            execution.inputs[f"{node_id}.{pin}"].CopyFrom(value)
         self._log.own(execution.execution_id)
         try:
             await self._store.create(execution)
         except BaseException:
             self._log.disown(execution.execution_id)
             raise
-        return Run(graph, journal, broadcast, timeout=timeout or self._settings.execution_timeout_seconds)
-
-    def _log_bounds(self) -> LogBounds:
-        return LogBounds(
-            event_bytes=self._settings.max_event_bytes,
-            events=self._settings.log_max_events,
-            bytes=self._settings.log_max_bytes,
-        )
+        return self._factory.make(execution)
 
     async def _runnable(self, source: flow_pb2.FlowSource) -> flow_pb2.Flow:
         draft = await self.validate(source)
@@ -173,18 +144,6 @@ class Executions:
             raise Unavailable(" ".join(unreachable[:4]))
         raise failure_of(draft.in_order())
 
-    async def _drive(self, run: Run) -> None:
-        self._runs[run.execution_id] = run
-        try:
-            await run.drive()
-        except Exception:  # noqa: BLE001 - one run that is given up must not end the others
-            # Without its log a run cannot end well; who looks at it next, here or elsewhere, ends it.
-            _LOG.exception("the run %s was given up", run.execution_id)
-        finally:
-            del self._runs[run.execution_id]
-            self._admitted -= 1
-            self._log.disown(run.execution_id)
-
     async def get(self, execution_id: str) -> Execution:
         """Return an execution as it stands.
 
@@ -194,14 +153,15 @@ class Executions:
         stored = await self._store.load([execution_id])
         if not stored:
             raise NotFound(f"There is no execution {execution_id}.")
-        return await settled(self._store, stored[0])
+        return stored[0].execution
 
     async def page(self, workspace_id: str, size: int, token: str) -> tuple[list[Execution], str]:
-        """Return executions of a workspace, newest first and without outputs, and what to ask for next."""
+        """Return executions of a workspace, newest first, without inputs and outputs, and what to ask for next."""
         size = size or _DEFAULT_PAGE
         ids = await self._store.page(workspace_id or _DEFAULT_WORKSPACE, token, size)
-        found = [await settled(self._store, stored) for stored in await self._store.load(ids)]
+        found = [stored.execution for stored in await self._store.load(ids)]
         for execution in found:
+            execution.ClearField("inputs")
             for node in execution.nodes:
                 node.ClearField("outputs")
         return found, ids[-1] if len(ids) == size else ""
@@ -215,8 +175,10 @@ class Executions:
         execution = await self.get(execution_id)
         if has_ended(execution):
             return execution
-        if not self.stop(execution_id):
+        if not self._running.stop(execution_id):
             await self._store.ask_to_cancel(execution_id)
+            # Where nobody holds it now, it is ended from here.
+            await self._takeover.settle(execution_id)
         try:
             async with asyncio.timeout(_CANCEL_SECONDS):
                 await self._ended(execution_id, execution.last_sequence)
@@ -229,46 +191,19 @@ class Executions:
             async for _ in events:
                 pass
 
-    def stop(self, execution_id: str) -> bool:
-        """Cancel a run of this replica; return whether it is one."""
-        run = self._runs.get(execution_id)
-        if run is not None:
-            run.stop(EXECUTION_STATE_CANCELLED, Cancelled("The run was cancelled."))
-        return run is not None
+    def leave(self, run: Run, state: ExecutionState.ValueType, error: MeshError) -> None:
+        """End the run of a caller that is gone; one that has ended stays as it is.
+
+        Where the run goes on at another replica, which took it over, that one is told. A caller whose connection ends
+        as this replica goes away is not gone: it watches on elsewhere.
+        """
+        if not run.over.is_set():
+            run.stop(state, error)
+        elif state == EXECUTION_STATE_CANCELLED and not (run.has_ended or self._running.leaving):
+            self._running.later(self._store.ask_to_cancel(run.execution_id))
 
     async def serve(self) -> None:
         """Do what the log asks for: deliver events of other replicas, and cancel what somebody else was asked to."""
         while True:
             for execution_id in await self._log.poll():
-                self.stop(execution_id)
-
-    async def renew(self) -> None:
-        """Show as long as this goes on that the runs here are alive."""
-        while True:
-            await asyncio.sleep(self._settings.lease_seconds / 3)
-            try:
-                lost = await self._store.renew(list(self._runs)) if self._runs else []
-            except Unavailable as error:
-                _LOG.warning("%s", error)
-                continue
-            for execution_id in lost:
-                self.stop(execution_id)
-
-    async def drain(self) -> None:
-        """Take no more runs, let those that go on finish in the time of grace, and end the others with a reason."""
-        self._leaving = True
-        self._log.leave()
-        _, late = await self._wait(self._settings.grace_seconds)
-        for run in late:
-            run.stop(EXECUTION_STATE_FAILED, Unavailable("The server is going away."))
-        await self._wait(_CANCEL_SECONDS)
-
-    async def _wait(self, seconds: float) -> tuple[set[Run], set[Run]]:
-        runs = set(self._runs.values())
-        try:
-            async with asyncio.timeout(seconds):
-                for run in runs:
-                    await run.over.wait()
-        except TimeoutError:
-            pass
-        return {run for run in runs if run.over.is_set()}, {run for run in runs if not run.over.is_set()}
+                self._running.stop(execution_id)

@@ -11,6 +11,7 @@ from opentelemetry import metrics
 
 from mediamesh.api.flow.v1 import execution_pb2
 from mediamesh.api.flow.v1.execution_pb2 import ExecutionState
+from mediamesh.orchestrator.state import has_ended
 from mediamesh.wire.errors import DeadlineExceeded, MeshError
 
 if TYPE_CHECKING:
@@ -30,20 +31,29 @@ class Run:
 
     Attributes:
         over: Set when nothing of the run is left.
+        fence: Which holder of the run this is.
+        handed_over: Whether it was stopped for another orchestrator to go on with it.
 
     Args:
         graph: What to run.
         journal: Of an execution that is stored.
         broadcast: Where its stream pins are published.
-        timeout: Longest the run may take, in seconds.
+        timeout: How much longer the run may take, in seconds.
+        limit: How long it may take in all, in seconds.
+        fence: Which holder of the run this is.
     """
 
-    def __init__(self, graph: Graph, journal: Journal, broadcast: Broadcast, *, timeout: float) -> None:
+    def __init__(
+        self, graph: Graph, journal: Journal, broadcast: Broadcast, *, timeout: float, limit: float, fence: int = 0
+    ) -> None:
         self.over = asyncio.Event()
+        self.fence = fence
+        self.handed_over = False
         self._graph = graph
         self._journal = journal
         self._broadcast = broadcast
         self._timeout = timeout
+        self._limit = limit
         self._work: asyncio.Task[bool] | None = None
         self._verdict: tuple[ExecutionState.ValueType, MeshError] | None = None
 
@@ -52,11 +62,22 @@ class Run:
         """Id of the execution."""
         return self._journal.execution.execution_id
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the run has had its last event."""
+        return has_ended(self._journal.execution)
+
     def stop(self, state: ExecutionState.ValueType, error: MeshError) -> None:
         """End the run in this state unless it has ended by itself; the first reason is the one that is told."""
         self._verdict = self._verdict or (state, error)
         if self._work is not None:
             self._work.cancel()
+
+    def hand_over(self, error: MeshError) -> None:
+        """Stop, and leave the run as it is for another orchestrator, unless it has ended by itself or was stopped."""
+        if self._verdict is None:
+            self.handed_over = True
+            self.stop(execution_pb2.EXECUTION_STATE_RUNNING, error)
 
     async def drive(self) -> None:
         """Run to the end, whatever the end is.
@@ -69,16 +90,11 @@ class Run:
         try:
             async with asyncio.TaskGroup() as tasks:
                 writing = tasks.create_task(self._journal.write())
-                execution = self._journal.execution
-                await self._journal.record(
-                    execution_started=execution_pb2.ExecutionStarted(
-                        flow=execution.flow, workspace_id=execution.workspace_id
-                    )
-                )
+                await self._say_that_it_begins()
                 async with self._broadcast:
                     verdict = await self._worked(tasks)
                     await self._broadcast.close(verdict[1])
-                await self._journal.end(*verdict)
+                await self._last_words(*verdict)
                 writing.cancel()
         finally:
             _RUNNING.add(-1)
@@ -87,13 +103,27 @@ class Run:
             _SECONDS.record(monotonic() - begin, {"state": state})
             self.over.set()
 
+    async def _say_that_it_begins(self) -> None:
+        execution = self._journal.execution
+        if not execution.last_sequence:
+            started = execution_pb2.ExecutionStarted(flow=execution.flow, workspace_id=execution.workspace_id)
+            await self._journal.record(execution_started=started)
+
+    async def _last_words(self, state: ExecutionState.ValueType, error: MeshError | None) -> None:
+        # A run may end by itself just when it is handed over.
+        self.handed_over = state == execution_pb2.EXECUTION_STATE_RUNNING
+        if self.handed_over:
+            await self._journal.flush()
+        else:
+            await self._journal.end(state, error)
+
     async def _worked(self, tasks: asyncio.TaskGroup) -> tuple[ExecutionState.ValueType, MeshError | None]:
         work = self._work = tasks.create_task(self._graph.run())
         if self._verdict is not None:
             work.cancel()
         await asyncio.wait({work}, timeout=self._timeout)
         if not work.done():
-            error = DeadlineExceeded(f"The run took longer than its {self._timeout:g} s.")
+            error = DeadlineExceeded(f"The run took longer than its {self._limit:g} s.")
             self.stop(execution_pb2.EXECUTION_STATE_FAILED, error)
             await asyncio.wait({work})
         if work.cancelled() and self._verdict is not None:

@@ -53,9 +53,17 @@ class FlowServicer(flow_service_pb2_grpc.FlowServiceServicer):
             request.source, request.inputs, workspace_id=request.workspace_id, timeout=timeout
         )
         # The types of grpc.aio want a class of theirs here, which exists in the types only.
-        context.add_done_callback(cast("Any", lambda ended: _stop(run, ended)))
+        context.add_done_callback(cast("Any", lambda ended: self._left(run, ended)))
         async for event in self._log.watch(run.execution_id, 0, stay=True):
             yield pb.RunFlowResponse(event=event)
+
+    def _left(self, run: Run, context: Context) -> None:
+        """End the run of a call that is over."""
+        left = time_left(context)
+        if left is not None and left <= _CLOCK_SECONDS:
+            self._executions.leave(run, EXECUTION_STATE_FAILED, DeadlineExceeded("The caller's deadline passed."))
+        else:
+            self._executions.leave(run, EXECUTION_STATE_CANCELLED, Cancelled("The caller went away."))
 
     async def StartFlow(self, request: pb.StartFlowRequest, context: Context) -> pb.StartFlowResponse:
         """Start a flow that goes on by itself."""
@@ -97,17 +105,8 @@ class FlowEdgeServicer(flow_edge_service_pb2_grpc.FlowEdgeServiceServicer):
         self._log = log
 
     async def WatchExecutionSse(self, request: pb.WatchExecutionRequest, context: Context) -> AsyncIterator[HttpBody]:
-        """Stream the events of an execution as Server-Sent Events."""
-        last = dict(context.invocation_metadata() or ()).get("last-event-id")
-        after = sse.position(last if isinstance(last, str) else None, request.after_sequence)
-        async for frame in sse.server_sent(self._log.watch(request.execution_id, after)):
+        """Stream the events of an execution as Server-Sent Events, or as lines of JSON."""
+        headers = {name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)}
+        after = sse.position(headers.get("last-event-id"), request.after_sequence)
+        async for frame in sse.text_of(self._log.watch(request.execution_id, after), headers.get("accept", "")):
             yield frame
-
-
-def _stop(run: Run, context: Context) -> None:
-    """End the run of a call that is over; a run that has ended stays as it is."""
-    left = time_left(context)
-    if left is not None and left <= _CLOCK_SECONDS:
-        run.stop(EXECUTION_STATE_FAILED, DeadlineExceeded("The caller's deadline passed."))
-    else:
-        run.stop(EXECUTION_STATE_CANCELLED, Cancelled("The caller went away."))

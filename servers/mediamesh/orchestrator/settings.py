@@ -45,11 +45,20 @@ class Settings(FeatureSettings):
     node_timeout_seconds: float = Field(
         default=300, gt=0, le=86_400, description="How long a node may run that does not say it itself."
     )
+    retry_attempts: int = Field(
+        default=3,
+        ge=1,
+        le=21,
+        description="Tries of a node that fails for a passing reason, where the flow says nothing.",
+    )
     retry_pause_seconds: float = Field(
         default=1.2,
         ge=0,
         le=60,
-        description="Pause before the second try at an agent that is not there; channels reconnect within 1.2 s.",
+        description="Pause before the second try, doubled before each further one; channels reconnect within 1.2 s.",
+    )
+    retry_longest_pause_seconds: float = Field(
+        default=30, ge=0, le=3600, description="Longest pause between two tries, where the flow says nothing."
     )
     execution_timeout_seconds: float = Field(
         default=3600, gt=0, le=86_400, description="How long a run may take whose caller set no limit."
@@ -75,7 +84,10 @@ class Settings(FeatureSettings):
         default=10,
         gt=0,
         le=600,
-        description="After how long without a sign of life a run's orchestrator counts as dead.",
+        description="After how long without a sign of life a run's orchestrator is dead, and another takes over.",
+    )
+    max_takeovers: int = Field(
+        default=8, ge=0, le=1000, description="How often a run is taken over before it fails; 0 for never."
     )
     heartbeat_seconds: float = Field(default=15, gt=0, le=600, description="Silence after which a watcher is told so.")
 

@@ -10,7 +10,7 @@ from mediamesh.api.flow.v1 import execution_pb2
 from mediamesh.api.flow.v1.execution_pb2 import Execution, ExecutionEvent, NodeExecution
 from mediamesh.wire.errors import MeshError
 
-__all__ = ["TERMINAL", "apply", "begun", "closing_events", "has_ended"]
+__all__ = ["TERMINAL", "apply", "begun", "closing_events", "has_ended", "node_has_ended"]
 
 TERMINAL = frozenset(
     {
@@ -33,10 +33,22 @@ def has_ended(execution: Execution) -> bool:
     return execution.state in TERMINAL
 
 
-def begun(execution: Execution) -> Execution:
-    """Set an execution, which has its ids and its flow, to its beginning, and return it."""
+def node_has_ended(node: NodeExecution) -> bool:
+    """Return whether nothing will happen to the node any more."""
+    return node.state not in _OPEN_NODES
+
+
+def begun(execution: Execution, seconds: float = 0.0) -> Execution:
+    """Set an execution, which has its ids and its flow, to its beginning, and return it.
+
+    Args:
+        execution: The execution.
+        seconds: How long it may take; 0 for no deadline.
+    """
     execution.state = execution_pb2.EXECUTION_STATE_RUNNING
     execution.create_time.GetCurrentTime()
+    if seconds:
+        execution.deadline_time.FromNanoseconds(execution.create_time.ToNanoseconds() + round(seconds * 1e9))
     execution.nodes.extend(
         NodeExecution(node_id=node.id, state=execution_pb2.NODE_STATE_PENDING) for node in execution.flow.nodes
     )
@@ -61,23 +73,50 @@ def apply(execution: Execution, nodes: dict[str, NodeExecution], event: Executio
             execution.error.CopyFrom(event.execution_finished.error)
         execution.end_time.CopyFrom(event.time)
         return True
-    node = nodes.get(event.node_id)
-    if node is None:
-        return False
-    if kind == "node_started":
-        node.state = execution_pb2.NODE_STATE_RUNNING
-        node.start_time.CopyFrom(event.time)
+    if kind == "execution_taken_over":
+        execution.takeovers = event.execution_taken_over.takeover
         return True
-    if kind == "node_output":
-        node.outputs[event.node_output.pin].CopyFrom(event.node_output.value)
-        return False
-    if kind not in _END_OF_NODE:
-        return False
+    node = nodes.get(event.node_id)
+    return node is not None and _apply_to_node(node, event)
+
+
+def _apply_to_node(node: NodeExecution, event: ExecutionEvent) -> bool:
+    match kind := event.WhichOneof("event"):
+        case "node_started":
+            node.state = execution_pb2.NODE_STATE_RUNNING
+            node.start_time.CopyFrom(event.time)
+            node.attempt, node.start_sequence = event.node_started.attempt, event.sequence
+            # What came of an earlier try does not count any more.
+            node.ClearField("outputs")
+        case "node_output":
+            node.outputs[event.node_output.pin].CopyFrom(event.node_output.value)
+            return False
+        case "stream_available":
+            _open_stream(node, event.stream_available)
+        case "stream_complete":
+            for stream in node.streams:
+                stream.complete = stream.complete or stream.stream_id == event.stream_complete.stream_id
+        case "node_finished" | "node_failed" | "node_skipped" | "node_cancelled":
+            _end_node(node, kind, event)
+        case _:
+            return False
+    return True
+
+
+def _open_stream(node: NodeExecution, opened: execution_pb2.StreamAvailable) -> None:
+    others = [stream for stream in node.streams if stream.pin != opened.pin]
+    del node.streams[:]
+    node.streams.extend([*others, execution_pb2.NodeStream(pin=opened.pin, stream_id=opened.stream_id)])
+
+
+def _end_node(node: NodeExecution, kind: str, event: ExecutionEvent) -> None:
     node.state = _END_OF_NODE[kind]
     node.end_time.CopyFrom(event.time)
+    node.cached = event.node_finished.cached
     if kind == "node_failed":
         node.error.CopyFrom(event.node_failed.error)
-    return True
+    if kind == "node_skipped":
+        node.skipped.CopyFrom(event.node_skipped)
 
 
 def closing_events(

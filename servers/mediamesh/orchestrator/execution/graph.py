@@ -7,32 +7,29 @@ import logging
 from collections import Counter
 from collections.abc import Mapping
 from time import monotonic
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from google.protobuf import duration_pb2
 from opentelemetry import metrics, trace
 
-from mediamesh.api.agent.v1 import agent_service_pb2, pin_pb2, value_pb2
+from mediamesh.api.agent.v1 import pin_pb2, value_pb2
 from mediamesh.api.flow.v1 import execution_pb2
-from mediamesh.api.stream.v1.stream_pb2 import OVERFLOW_POLICY_DROP_OLDEST, StreamLimits
 from mediamesh.orchestrator.builtin import SINKS, SOURCES
-from mediamesh.orchestrator.execution.agent_run import AgentRun
-from mediamesh.orchestrator.execution.broadcast import Broadcast
 from mediamesh.orchestrator.execution.inbox import Bounds, Inbox, Skipped
 from mediamesh.orchestrator.execution.outbox import Outbox
 from mediamesh.orchestrator.execution.terminal import show
 from mediamesh.orchestrator.wiring import ends, hazards, is_constant
-from mediamesh.wire.errors import DeadlineExceeded, MeshError, StreamTimeout, Unavailable
+from mediamesh.wire.errors import DeadlineExceeded, MeshError, OutOfRange, StreamTimeout, Unavailable
 from mediamesh.wire.pins import MEDIA_TYPES, plain_value, type_name
 
 if TYPE_CHECKING:
-    from mediamesh.api.agent.v1.manifest_pb2 import Manifest
     from mediamesh.api.flow.v1.flow_pb2 import Flow, FlowNode
-    from mediamesh.client.agents import AgentClient
+    from mediamesh.orchestrator.execution.agent_node import AgentNodes
+    from mediamesh.orchestrator.execution.broadcast import Broadcast
     from mediamesh.orchestrator.execution.journal import Journal
-    from mediamesh.orchestrator.storage import RunMedia
+    from mediamesh.orchestrator.execution.recall import Recall
 
-__all__ = ["Agents", "Graph"]
+__all__ = ["Graph"]
 
 _LOG = logging.getLogger(__name__)
 _TRACER = trace.get_tracer("mediamesh.orchestrator")
@@ -43,22 +40,6 @@ _NODE_SECONDS = _METER.create_histogram(
 _PROCESSING_SECONDS = _METER.create_histogram(
     "mediamesh_multimodal_processing", unit="s", description="How long agents worked on media, by its type."
 )
-_TRIES = 2
-# A stream outlives the node that makes it by the time that its end takes.
-_LINGER_SECONDS, _DAY_SECONDS = 10, 86_400
-_LEAST_HEARTBEAT_MS = 100  # the contract's, for streams
-
-
-class Agents(Protocol):
-    """Where agents are."""
-
-    def client(self, agent_id: str, attempt: int) -> AgentClient:
-        """Return a server that runs the agent, another one at another attempt where there are several."""
-        ...
-
-    def agents(self) -> Mapping[str, Manifest]:
-        """Return every agent that is known, by id."""
-        ...
 
 
 class Graph:
@@ -69,11 +50,10 @@ class Graph:
         inputs: What the client gave, by node and pin.
         journal: Told of everything that happens.
         broadcast: Where stream pins are published.
-        media: Where media goes.
-        agents: Where agents are.
+        agents: Runs the nodes that are agents.
         bounds: How much may wait on a stream pin.
         timeout_seconds: How long a node may run that does not say it itself.
-        pause_seconds: How long to wait before the second try at an agent that is not there.
+        recall: What happened before this orchestrator took the run over; None for a run that begins.
     """
 
     def __init__(
@@ -83,20 +63,18 @@ class Graph:
         *,
         journal: Journal,
         broadcast: Broadcast,
-        media: RunMedia,
-        agents: Agents,
+        agents: AgentNodes,
         bounds: Bounds,
         timeout_seconds: float,
-        pause_seconds: float,
+        recall: Recall | None = None,
     ) -> None:
         self._flow = flow
         self._inputs = inputs
         self._journal = journal
         self._broadcast = broadcast
-        self._media = media
         self._agents = agents
         self._timeout = timeout_seconds
-        self._pause = pause_seconds
+        self._recall = recall
         dangerous = hazards(flow)
         self._inboxes = {node.id: _inbox(node, flow, dangerous, bounds) for node in flow.nodes}
         self._outboxes = {node.id: Outbox(node, flow, self._inboxes, journal, broadcast) for node in flow.nodes}
@@ -110,6 +88,9 @@ class Graph:
         return not self._failed
 
     async def _node(self, node: FlowNode) -> None:
+        if self._recall is not None and self._recall.has(node.id):
+            await self._recalled(node, self._recall)
+            return
         inbox, outbox = self._inboxes[node.id], self._outboxes[node.id]
         begin, cause = monotonic(), node.id
         try:
@@ -132,6 +113,19 @@ class Graph:
         await outbox.lose(cause)
         await inbox.leave()
 
+    async def _recalled(self, node: FlowNode, recall: Recall) -> None:
+        """Let those nodes go on that need what a node gave, which had ended before."""
+        # Nobody reads here any more: who still sends must not wait for it.
+        await self._inboxes[node.id].leave()
+        self._failed = self._failed or recall.failed(node.id)
+        self._agents.publish(node, recall.unpublished(node), self._seconds(node))
+        try:
+            await recall.give(node, self._outboxes[node.id])
+        except OutOfRange as error:
+            self._failed = True
+            await self._broadcast.fail(node.id, error)
+            await self._outboxes[node.id].lose(node.id)
+
     async def _observed(self, node: FlowNode) -> None:
         begin, end = monotonic(), "failed"
         with _TRACER.start_as_current_span(
@@ -152,7 +146,7 @@ class Graph:
                     )
 
     async def _work(self, node: FlowNode) -> None:
-        seconds = node.timeout.ToNanoseconds() / 1e9 if node.HasField("timeout") else self._timeout
+        seconds = self._seconds(node)
         begin, limit = monotonic(), asyncio.timeout(seconds)
         try:
             async with limit:
@@ -168,7 +162,7 @@ class Graph:
     async def _kind_of_work(self, node: FlowNode, seconds: float) -> None:
         inbox, outbox = self._inboxes[node.id], self._outboxes[node.id]
         if is_constant(node) or node.type in SOURCES | SINKS:
-            await self._started(node, 1)
+            await self._started(node)
         if is_constant(node):
             for name, value in node.outputs.fields.items():
                 await outbox.give(name, plain_value(outbox.pin(name), value))
@@ -179,61 +173,17 @@ class Graph:
         elif node.type in SINKS:
             await show(node.id, inbox, self._journal)
         else:
-            await self._agent(node, seconds)
+            await self._agents.run(node, inbox, outbox, before=self._attempts(node), seconds=seconds)
 
-    async def _agent(self, node: FlowNode, seconds: float) -> None:
-        begin = monotonic()
-        self._publish(node, seconds)
-        for attempt in range(1, _TRIES + 1):
-            client = self._agents.client(node.type, attempt)
-            await self._started(node, attempt)
-            work = AgentRun(
-                self._opening(node, attempt),
-                inbox=self._inboxes[node.id],
-                outbox=self._outboxes[node.id],
-                journal=self._journal,
-                media=self._media,
-            )
-            try:
-                await work.run(client, timeout=max(0.001, seconds - (monotonic() - begin)))
-            except Unavailable as error:
-                # A second try is safe only while nothing was sent that is gone and nothing came that would come twice.
-                if attempt == _TRIES or not work.pristine:
-                    raise Unavailable(f"The agent `{node.type}` could not run: {error.text}") from error
-                await asyncio.sleep(self._pause)
-            else:
-                return
+    async def _started(self, node: FlowNode) -> None:
+        started = execution_pb2.NodeStarted(agent_id=node.type, attempt=self._attempts(node) + 1)
+        await self._journal.record(node.id, node_started=started)
 
-    def _publish(self, node: FlowNode, seconds: float) -> None:
-        """Open the stream pins of a node; they live as long as it may run."""
-        limits = StreamLimits(overflow=OVERFLOW_POLICY_DROP_OLDEST)
-        limits.max_duration.FromNanoseconds(round(min(seconds + _LINGER_SECONDS, _DAY_SECONDS) * 1e9))
-        manifest = self._agents.agents().get(node.type)
-        if manifest is not None and (pause_ms := manifest.response.heartbeat_interval_ms):
-            limits.heartbeat_interval.FromMilliseconds(max(pause_ms, _LEAST_HEARTBEAT_MS))
-        for pin in node.output_pins:
-            if pin.type == pin_pb2.PIN_TYPE_STREAM:
-                self._broadcast.start(node.id, pin.name, limits)
+    def _attempts(self, node: FlowNode) -> int:
+        return self._recall.attempts(node.id) if self._recall is not None else 0
 
-    def _opening(self, node: FlowNode, attempt: int) -> agent_service_pb2.OpenRun:
-        execution, inbox = self._journal.execution, self._inboxes[node.id]
-        return agent_service_pb2.OpenRun(
-            agent_id=node.type,
-            context=agent_service_pb2.RunContext(
-                workspace_id=execution.workspace_id,
-                flow_id=self._flow.id,
-                execution_id=execution.execution_id,
-                node_id=node.id,
-                attempt=attempt,
-            ),
-            inputs=inbox.values,
-            stream_inputs=sorted(inbox.pipes),
-            params=node.params,
-            response_mode=node.response_mode,
-        )
-
-    async def _started(self, node: FlowNode, attempt: int) -> None:
-        await self._journal.record(node.id, node_started=execution_pb2.NodeStarted(agent_id=node.type, attempt=attempt))
+    def _seconds(self, node: FlowNode) -> float:
+        return node.timeout.ToNanoseconds() / 1e9 if node.HasField("timeout") else self._timeout
 
 
 def _inbox(node: FlowNode, flow: Flow, dangerous: set[tuple[str, str]], bounds: Bounds) -> Inbox:

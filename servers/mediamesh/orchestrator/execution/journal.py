@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,16 +35,26 @@ class Journal:
 
     Attributes:
         execution: The run as it stands after all that was written.
+
+    Args:
+        log: Where to write.
+        execution: The run as it stands.
+        bounds: How much its log may hold.
+        fence: Which holder of the run this is.
+        sizes: Bytes of each event that is in the log already.
     """
 
-    def __init__(self, log: RunLog, execution: Execution, bounds: LogBounds) -> None:
+    def __init__(
+        self, log: RunLog, execution: Execution, bounds: LogBounds, *, fence: int = 0, sizes: Iterable[int] = ()
+    ) -> None:
         self.execution = execution
+        self._fence = fence
         self._log = log
         self._bounds = bounds
         self._nodes = {node.node_id: node for node in execution.nodes}
         self._queue: asyncio.Queue[ExecutionEvent] = asyncio.Queue(_QUEUE)
-        self._sizes: deque[int] = deque()
-        self._bytes = 0
+        self._sizes: deque[int] = deque(sizes)
+        self._bytes = sum(self._sizes)
 
     async def record(self, node_id: str = "", **event: Any) -> None:
         """Take note of an event; waits while the log is behind.
@@ -81,9 +92,13 @@ class Journal:
             for _ in batch:
                 self._queue.task_done()
 
+    async def flush(self) -> None:
+        """Wait until all that was recorded is stored."""
+        await self._queue.join()
+
     async def end(self, state: ExecutionState.ValueType, error: MeshError | None) -> None:
         """Store the events that end the run, after all that were recorded."""
-        await self._queue.join()
+        await self.flush()
         await self._append(list(closing_events(self.execution, state, error)), ended=True)
 
     async def _append(self, events: list[ExecutionEvent], *, ended: bool = False) -> None:
@@ -105,5 +120,6 @@ class Journal:
                 changed=parts,
                 floor=floor,
                 ended=ended,
+                fence=self._fence,
             )
         )

@@ -74,6 +74,14 @@ class Outbox:
             raise AgentFailed(f"The agent gave a value that does not fit: `{name}` {problem.text}.", pin=name)
         self._done.add(name)
         await self._journal.record(self._node.id, node_output=agent_service_pb2.PinValue(pin=name, value=value))
+        self._deliver(name, value)
+
+    def recall(self, name: str, value: value_pb2.Value) -> None:
+        """Send a value that was sent and recorded before this orchestrator took the run over."""
+        self._done.add(name)
+        self._deliver(name, value)
+
+    def _deliver(self, name: str, value: value_pb2.Value) -> None:
         for inbox, target in self._targets[name]:
             if problem := misfit(converted(value, target), target):
                 raise AgentFailed(
@@ -100,6 +108,10 @@ class Outbox:
             )
         self._counts[name] += 1
         await self._journal.record(self._node.id, node_chunk=agent_service_pb2.PinChunk(pin=name, chunk=chunk))
+        await self.restream(name, chunk)
+
+    async def restream(self, name: str, chunk: Chunk) -> None:
+        """Send a chunk that is recorded; waits while a reader of it is behind."""
         await self._broadcast.put(self._node.id, name, chunk)
         for inbox, target in self._targets[name]:
             await inbox.put(target.name, chunk)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mediamesh.orchestrator.runlog.ports import EventLog, Fenced, RunRegistry, Stored
+from mediamesh.orchestrator.runlog.ports import EventLog, Fenced, RunRegistry, Store, Stored
 from mediamesh.orchestrator.runlog.reader import RunLog
 
-__all__ = ["EventLog", "Fenced", "RunLog", "RunRegistry", "Stored"]
+__all__ = ["EventLog", "Fenced", "RunLog", "RunRegistry", "Store", "Stored"]

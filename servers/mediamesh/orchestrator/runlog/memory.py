@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
 
 from mediamesh.api.flow.v1.execution_pb2 import Execution, ExecutionEvent
-from mediamesh.orchestrator.runlog.parts import assembled, parts_of
+from mediamesh.orchestrator.runlog.parts import assembled, inputs_part, parts_of
 from mediamesh.orchestrator.runlog.ports import Batch, Fenced, Stored
 
 __all__ = ["Memory", "MemoryStore"]
@@ -25,7 +25,9 @@ class _Run:
     expires: float
     log: dict[int, bytes] = field(default_factory=dict)
     newest: int = 0
+    fence: int = 0
     ended: bool = False
+    cancelled: bool = False
 
 
 class Memory:
@@ -68,7 +70,7 @@ class MemoryStore:
             if run.log.get(first.sequence) == first.SerializeToString(deterministic=True):
                 return
             raise Fenced(batch.execution_id)
-        if run.newest != first.sequence - 1 or run.ended or not self._may_append(run, abandoned=batch.abandoned):
+        if run.newest != first.sequence - 1 or run.ended or not self._may_append(run, batch):
             raise Fenced(batch.execution_id)
         for event in batch.events:
             run.newest = event.sequence
@@ -78,13 +80,17 @@ class MemoryStore:
         run.parts.update(batch.changed)
         run.ended, run.expires = batch.ended, monotonic() + self._ttl
         if not batch.abandoned:
-            run.holder, run.held_until = self._replica, monotonic() + self._lease
+            run.holder, run.held_until, run.fence = self._replica, monotonic() + self._lease, batch.fence
         async with self._memory.changed:
             self._memory.changed.notify_all()
 
-    def _may_append(self, run: _Run, *, abandoned: bool) -> bool:
-        held = run.held_until > monotonic()
-        return not held if abandoned else not held or run.holder == self._replica
+    def _may_append(self, run: _Run, batch: Batch) -> bool:
+        if not (batch.claim or batch.abandoned):
+            return self._holds(run, batch.fence)
+        return not run.held_until > monotonic() and (not batch.claim or batch.fence == run.fence + 1)
+
+    def _holds(self, run: _Run, fence: int) -> bool:
+        return run.fence == fence and (run.holder == self._replica or run.held_until <= monotonic())
 
     async def read(self, execution_id: str, after: int, limit: int) -> list[ExecutionEvent]:
         """See `EventLog.read`."""
@@ -116,14 +122,23 @@ class MemoryStore:
         """See `RunRegistry.create`."""
         now = monotonic()
         self._memory.runs[execution.execution_id] = _Run(
-            execution.workspace_id, parts_of(execution), self._replica, now + self._lease, now + self._ttl
+            execution.workspace_id,
+            parts_of(execution) | inputs_part(execution),
+            self._replica,
+            now + self._lease,
+            now + self._ttl,
         )
 
     async def load(self, execution_ids: Sequence[str]) -> list[Stored]:
         """See `RunRegistry.load`."""
         found = [self._memory.run(execution_id) for execution_id in execution_ids]
         return [
-            Stored(assembled(run.parts, run.newest), held=not run.ended and run.held_until > monotonic())
+            Stored(
+                assembled(run.parts, run.newest),
+                held=not run.ended and run.held_until > monotonic(),
+                fence=run.fence,
+                cancelled=run.cancelled,
+            )
             for run in found
             if run is not None
         ]
@@ -135,22 +150,39 @@ class MemoryStore:
         )
         return [known for known in ids if not before or known < before][:limit]
 
-    async def renew(self, execution_ids: Iterable[str]) -> list[str]:
+    async def renew(self, fences: Mapping[str, int]) -> list[str]:
         """See `RunRegistry.renew`."""
         lost = []
-        for execution_id in execution_ids:
+        for execution_id, fence in fences.items():
             run = self._memory.run(execution_id)
-            if run is None or run.ended or not self._may_append(run, abandoned=False):
+            if run is None or run.ended or not self._holds(run, fence):
                 lost.append(execution_id)
             else:
                 run.holder, run.held_until = self._replica, monotonic() + self._lease
                 run.expires = monotonic() + self._ttl
         return lost
 
+    async def release(self, execution_id: str, fence: int) -> None:
+        """See `RunRegistry.release`."""
+        run = self._memory.run(execution_id)
+        if run is not None and run.holder == self._replica and run.fence == fence:
+            run.held_until = 0
+
+    async def lapsed(self, limit: int) -> list[str]:
+        """See `RunRegistry.lapsed`."""
+        runs = [(known, run) for known in list(self._memory.runs) if (run := self._memory.run(known)) is not None]
+        return [known for known, run in runs if not run.ended and run.held_until <= monotonic()][:limit]
+
+    async def forget(self, execution_id: str) -> None:
+        """See `RunRegistry.forget`; a run that has ended is known by that."""
+
     async def ask_to_cancel(self, execution_id: str) -> None:
         """See `RunRegistry.ask_to_cancel`."""
         run = self._memory.run(execution_id)
-        if run is not None and run.held_until > monotonic():
+        if run is None or run.ended:
+            return
+        run.cancelled = True
+        if run.held_until > monotonic():
             await self._post(run.holder, execution_id)
 
     async def _post(self, replica: str, letter: str) -> None:

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 
 from mediamesh.api.flow.v1.execution_pb2 import Execution, NodeExecution
 
-__all__ = ["HEAD", "assembled", "parts_of"]
+__all__ = ["HEAD", "INPUTS", "assembled", "inputs_part", "parts_of"]
 
 HEAD = "head"
+INPUTS = "inputs"
 _NODE = "node:"
 
 
@@ -24,14 +25,21 @@ def parts_of(execution: Execution, nodes: Iterable[str] | None = None, *, head: 
         bare = Execution()
         bare.CopyFrom(execution)
         bare.ClearField("nodes")
+        bare.ClearField("inputs")
         parts[HEAD] = bare.SerializeToString()
     return parts
+
+
+def inputs_part(execution: Execution) -> dict[str, bytes]:
+    """Return the part with what the client gave, which never changes."""
+    return {INPUTS: Execution(inputs=execution.inputs).SerializeToString()}
 
 
 def assembled(parts: Mapping[str, bytes], last_sequence: int) -> Execution:
     """Return the execution that the parts make, its nodes in the order of the flow."""
     execution = Execution.FromString(parts[HEAD])
     execution.last_sequence = last_sequence
+    execution.MergeFromString(parts.get(INPUTS, b""))
     for node in execution.flow.nodes:
         execution.nodes.append(NodeExecution.FromString(parts[f"{_NODE}{node.id}"]))
     return execution

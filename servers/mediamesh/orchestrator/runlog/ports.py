@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from mediamesh.api.flow.v1.execution_pb2 import Execution, ExecutionEvent
 
-__all__ = ["Batch", "EventLog", "Fenced", "RunRegistry", "Stored"]
+__all__ = ["Batch", "EventLog", "Fenced", "RunRegistry", "Store", "Stored"]
 
 
 class Fenced(Exception):
@@ -22,10 +22,14 @@ class Stored:
     Attributes:
         execution: With ``last_sequence`` as in its log.
         held: Whether a replica that lives runs it.
+        fence: Which holder of the run is the last one, from 0; what an earlier one says does not count.
+        cancelled: Whether somebody asked to cancel it.
     """
 
     execution: Execution
     held: bool
+    fence: int = 0
+    cancelled: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +42,9 @@ class Batch:
         changed: Parts of the execution to replace, by their name in the store.
         floor: First sequence to keep; older events go.
         ended: Whether the last event is the run's last.
+        fence: Which holder of the run this replica is.
         abandoned: Append only if no replica holds the run, in place of only if this one does.
+        claim: Likewise, and hold it from now on, as the holder with number ``fence``, which must be the next one.
     """
 
     execution_id: str
@@ -46,7 +52,9 @@ class Batch:
     changed: Mapping[str, bytes]
     floor: int = 0
     ended: bool = False
+    fence: int = 0
     abandoned: bool = False
+    claim: bool = False
 
 
 class EventLog(Protocol):
@@ -93,10 +101,29 @@ class RunRegistry(Protocol):
         """Return ids of a workspace's runs, newest first, older than ``before`` unless that is empty."""
         ...
 
-    async def renew(self, execution_ids: Iterable[str]) -> list[str]:
-        """Show that this replica lives; return the runs that it no longer holds."""
+    async def renew(self, fences: Mapping[str, int]) -> list[str]:
+        """Show that this replica lives; return the runs, of those given with their fences, that it no longer holds."""
+        ...
+
+    async def release(self, execution_id: str, fence: int) -> None:
+        """Let go of a run that goes on, so that another replica takes it over at once."""
+        ...
+
+    async def lapsed(self, limit: int) -> list[str]:
+        """Return runs of any workspace that have not ended and that nobody holds, ``limit`` at most."""
+        ...
+
+    async def forget(self, execution_id: str) -> None:
+        """Have `lapsed` not name a run any more, as it has ended or is no longer stored."""
         ...
 
     async def ask_to_cancel(self, execution_id: str) -> None:
-        """Tell the replica that holds a run to cancel it."""
+        """Tell the replica that holds a run, or the one that takes it over, to cancel it."""
         ...
+
+
+class Store(EventLog, RunRegistry, Protocol):
+    """Both ports, as one store."""
+
+    async def check(self) -> None:
+        """Raise Unavailable when the store is not there."""

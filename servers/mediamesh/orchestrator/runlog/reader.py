@@ -19,8 +19,7 @@ from time import monotonic
 from mediamesh.api.agent.v1 import agent_service_pb2
 from mediamesh.api.flow.v1 import execution_pb2
 from mediamesh.api.flow.v1.execution_pb2 import ExecutionEvent
-from mediamesh.orchestrator.runlog.abandoned import Store, settled
-from mediamesh.orchestrator.runlog.ports import Batch
+from mediamesh.orchestrator.runlog.ports import Batch, Store
 from mediamesh.orchestrator.state import has_ended
 from mediamesh.wire.errors import NotFound, OutOfRange, Unavailable
 
@@ -91,15 +90,23 @@ class RunLog:
         self._tails: dict[str, _Tail] = {}
         self._leaving = False
 
-    def own(self, execution_id: str) -> None:
-        """Keep the newest events of a run in memory that is about to begin in this process, until `disown`."""
-        tail = self._tails[execution_id] = _Tail(0, ours=True)
+    def own(self, execution_id: str, newest: int = 0) -> None:
+        """Keep the newest events of a run in memory that goes on in this process from now on, until `disown`.
+
+        Args:
+            execution_id: The run.
+            newest: Sequence of its newest event.
+        """
+        tail = self._tails.setdefault(execution_id, _Tail(newest, ours=True))
+        tail.ours, tail.newest = True, max(tail.newest, newest)
         tail.users += 1
+        tail.notify()
 
     def disown(self, execution_id: str) -> None:
         """Leave a run of this process to the store; who watches it reads on from there."""
         tail = self._tails[execution_id]
         tail.ours = False
+        tail.notify()
         self._release(execution_id, tail)
 
     async def append(self, batch: Batch) -> None:
@@ -157,7 +164,7 @@ class RunLog:
         Args:
             execution_id: The run.
             after: Sequence of the last event that the reader has; 0 for all.
-            stay: Whether to read on when the server is going away.
+            stay: Whether to read on when the server is going away, for as long as the run goes on in it.
 
         Raises:
             NotFound: there is no such run, or its log is gone.
@@ -176,7 +183,7 @@ class RunLog:
                         position = event.sequence or position
                     spoke = monotonic()
                     continue
-                if self._leaving and not stay:
+                if self._leaving and not (stay and tail.ours):
                     yield ExecutionEvent(
                         execution_id=execution_id,
                         go_away=agent_service_pb2.GoAway(
@@ -209,14 +216,13 @@ class RunLog:
         return stored[0].execution.last_sequence
 
     async def _look(self, execution_id: str, tail: _Tail) -> None:
-        """See whether the run of another replica still lives, and end it if not."""
+        """See how far the run of another replica is."""
         if tail.ours:
             return
         stored = await self._store.load([execution_id])
         if not stored:
             raise NotFound(f"The log of {execution_id} is gone.")
-        execution = await settled(self._store, stored[0])
-        self._advance(tail, execution)
+        self._advance(tail, stored[0].execution)
 
     @staticmethod
     def _advance(tail: _Tail, execution: execution_pb2.Execution) -> None:
@@ -231,7 +237,7 @@ class RunLog:
             stored = await self._store.load([execution_id])
             if not stored:
                 raise NotFound(f"There is no execution {execution_id}.")
-            execution = await settled(self._store, stored[0])
+            execution = stored[0].execution
             # Another watcher may have opened it meanwhile.
             if (tail := self._tails.get(execution_id)) is None:
                 tail = self._tails[execution_id] = _Tail(execution.last_sequence, ours=False)

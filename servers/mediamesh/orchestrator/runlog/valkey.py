@@ -1,13 +1,14 @@
 """Runs in Valkey: a stream for the events of each, a hash for where it stands, a key that dies with its orchestrator.
 
 Keys: ``mm:run:{ID}:log``, ``mm:run:{ID}:run``, ``mm:run:{ID}:lease`` (one slot in a cluster); ``mm:runs:WORKSPACE``,
-ids in order; ``mm:orchestrator:REPLICA``, letters to a replica. Each has a TTL. The id of an entry is its event's
-sequence.
+ids in order; ``mm:runs:open``, runs that go on, by when their lease lapses in milliseconds since 1970 unless it is
+renewed; ``mm:orchestrator:REPLICA``, letters to a replica. Each has a TTL. The id of an entry is its event's sequence.
 """
 
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import AsyncGenerator, Generator, Iterable, Mapping, Sequence
 from typing import Any, Self
 
@@ -16,9 +17,9 @@ from redis.exceptions import RedisError
 
 from mediamesh.api.flow.v1.execution_pb2 import Execution, ExecutionEvent
 from mediamesh.orchestrator.runlog.identity import oldest_id
-from mediamesh.orchestrator.runlog.parts import assembled, parts_of
+from mediamesh.orchestrator.runlog.parts import assembled, inputs_part, parts_of
 from mediamesh.orchestrator.runlog.ports import Batch, Fenced, Stored
-from mediamesh.orchestrator.runlog.scripts import APPEND, RENEW
+from mediamesh.orchestrator.runlog.scripts import APPEND, ASK_TO_CANCEL, RELEASE, RENEW
 from mediamesh.wire.errors import Unavailable
 
 __all__ = ["ValkeyStore"]
@@ -27,6 +28,8 @@ _BLOCK_MS = 2000
 _READ_COUNT = 200
 _LETTERS = 1000
 _LONGEST_RUN_SECONDS = 86_400
+_OPEN = "mm:runs:open"
+_SUSPECTS = 1000
 
 
 class ValkeyStore:
@@ -39,6 +42,8 @@ class ValkeyStore:
         self._reader: Any = redis.Redis.from_url(url, socket_timeout=5 + _BLOCK_MS / 1000, protocol=2)
         self._append = self._commands.register_script(APPEND)
         self._renew = self._commands.register_script(RENEW)
+        self._release = self._commands.register_script(RELEASE)
+        self._ask_to_cancel = self._commands.register_script(ASK_TO_CANCEL)
         self._replica = replica
         self._ttl_ms = round(ttl_seconds * 1000)
         self._lease_ms = round(lease_seconds * 1000)
@@ -66,14 +71,19 @@ class ValkeyStore:
 
     async def append(self, batch: Batch) -> None:
         """See `EventLog.append`."""
-        numbers = (batch.events[0].sequence, self._ttl_ms, self._lease_ms, batch.floor, int(batch.ended),
-                   int(batch.abandoned), len(batch.events))  # fmt: skip
+        mode = "claim" if batch.claim else "abandoned" if batch.abandoned else "own"
+        numbers = (batch.events[0].sequence, self._ttl_ms, self._lease_ms, batch.floor, int(batch.ended), mode,
+                   batch.fence, len(batch.events))  # fmt: skip
         events = [event.SerializeToString(deterministic=True) for event in batch.events]
         changed = [part for pair in batch.changed.items() for part in pair]
         with _reached():
             done = await self._append(keys=_keys(batch.execution_id), args=[self._replica, *numbers, *events, *changed])
         if not done:
             raise Fenced(batch.execution_id)
+        if batch.ended:
+            await self.forget(batch.execution_id)
+        elif batch.claim:
+            await self._mark_open([batch.execution_id])
 
     async def read(self, execution_id: str, after: int, limit: int) -> list[ExecutionEvent]:
         """See `EventLog.read`."""
@@ -110,8 +120,10 @@ class ValkeyStore:
         with _reached():
             async with self._commands.pipeline(transaction=False) as pipe:
                 pipe.set(lease, self._replica, px=self._lease_ms)
-                pipe.hset(run, mapping=parts_of(execution))
+                pipe.hset(run, mapping=parts_of(execution) | inputs_part(execution))
                 pipe.pexpire(run, self._ttl_ms)
+                pipe.zadd(_OPEN, {execution.execution_id: self._lapses()})
+                pipe.pexpire(_OPEN, longest_ms)
                 pipe.zadd(index, {execution.execution_id: 0})
                 pipe.zremrangebylex(index, "-", f"({oldest_id(longest_ms / 1000)}")
                 pipe.pexpire(index, longest_ms)
@@ -132,7 +144,9 @@ class ValkeyStore:
             if parts:
                 newest = int(last[0][0].split(b"-")[0]) if last else 0
                 named = {name.decode(): part for name, part in parts.items()}
-                stored.append(Stored(assembled(named, newest), held=bool(held)))
+                execution = assembled(named, newest)
+                fence, cancelled = int(named.get("fence", b"0")), "cancelled" in named
+                stored.append(Stored(execution, held=bool(held), fence=fence, cancelled=cancelled))
         return stored
 
     async def page(self, workspace_id: str, before: str, limit: int) -> list[str]:
@@ -142,24 +156,56 @@ class ValkeyStore:
             ids = await self._commands.zrevrangebylex(self._index(workspace_id), top, "-", start=0, num=limit)
         return [found.decode() for found in ids]
 
-    async def renew(self, execution_ids: Iterable[str]) -> list[str]:
+    async def renew(self, fences: Mapping[str, int]) -> list[str]:
         """See `RunRegistry.renew`."""
-        ids = list(execution_ids)
         with _reached():
             async with self._commands.pipeline(transaction=False) as pipe:
-                for execution_id in ids:
+                for execution_id, fence in fences.items():
                     await self._renew(
-                        keys=_keys(execution_id), args=[self._replica, self._ttl_ms, self._lease_ms], client=pipe
+                        keys=_keys(execution_id), args=[self._replica, self._ttl_ms, self._lease_ms, fence], client=pipe
                     )
                 answers = await pipe.execute()
-        return [execution_id for execution_id, held in zip(ids, answers, strict=True) if not held]
+        held = [execution_id for execution_id, answer in zip(fences, answers, strict=True) if answer]
+        await self._mark_open(held)
+        return [execution_id for execution_id in fences if execution_id not in held]
+
+    async def release(self, execution_id: str, fence: int) -> None:
+        """See `RunRegistry.release`."""
+        with _reached():
+            await self._release(keys=_keys(execution_id)[1:], args=[self._replica, fence])
+            await self._commands.zadd(_OPEN, {execution_id: 0}, xx=True)
+
+    async def lapsed(self, limit: int) -> list[str]:
+        """See `RunRegistry.lapsed`."""
+        with _reached():
+            found = await self._commands.zrangebyscore(_OPEN, 0, _now_ms(), start=0, num=_SUSPECTS)
+            suspects = [execution_id.decode() for execution_id in found]
+            # Clocks of replicas differ: whether a lease has lapsed is for Valkey to say.
+            async with self._commands.pipeline(transaction=False) as pipe:
+                for execution_id in suspects:
+                    pipe.exists(_keys(execution_id)[2])
+                held = await pipe.execute()
+        return [suspect for suspect, is_held in zip(suspects, held, strict=True) if not is_held][:limit]
+
+    async def forget(self, execution_id: str) -> None:
+        """See `RunRegistry.forget`."""
+        with _reached():
+            await self._commands.zrem(_OPEN, execution_id)
 
     async def ask_to_cancel(self, execution_id: str) -> None:
         """See `RunRegistry.ask_to_cancel`."""
         with _reached():
-            holder = await self._commands.get(_keys(execution_id)[2])
+            holder = await self._ask_to_cancel(keys=_keys(execution_id)[1:], args=[])
         if holder is not None:
             await self._post(holder.decode(), {"cancel": execution_id})
+
+    async def _mark_open(self, execution_ids: Iterable[str]) -> None:
+        if marks := dict.fromkeys(execution_ids, self._lapses()):
+            with _reached():
+                await self._commands.zadd(_OPEN, marks)
+
+    def _lapses(self) -> int:
+        return _now_ms() + self._lease_ms
 
     async def _post(self, replica: str, letter: dict[str, str]) -> None:
         mailbox = self._mailbox(replica)
@@ -180,6 +226,10 @@ class ValkeyStore:
 
 def _keys(execution_id: str) -> list[str]:
     return [f"mm:run:{{{execution_id}}}:{part}" for part in ("log", "run", "lease")]
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 @contextlib.contextmanager
