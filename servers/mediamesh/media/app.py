@@ -13,12 +13,17 @@ from mediamesh.api.media.v1.media_service_pb2_grpc import add_MediaServiceServic
 from mediamesh.kit.serve import Part
 from mediamesh.media.budget import Budget
 from mediamesh.media.catalogue import Catalogue
+from mediamesh.media.documents import DocumentLimits, DocumentReader
 from mediamesh.media.download import Downloads, Links
+from mediamesh.media.films import read_film
 from mediamesh.media.limits import Kind, Kinds
 from mediamesh.media.pictures import PictureLimits, PictureReader
 from mediamesh.media.place import Addresses
+from mediamesh.media.recordings import RecordingReader
 from mediamesh.media.s3 import s3_store
 from mediamesh.media.service import MediaService
+from mediamesh.media.sounds import read_sound
+from mediamesh.media.tracks import RecordingLimits
 from mediamesh.media.upload import Uploads
 from mediamesh.wire.errors import MeshError
 
@@ -38,13 +43,16 @@ _SERVICE = media_service_pb2.DESCRIPTOR.services_by_name["MediaService"].full_na
 @asynccontextmanager
 async def app(settings: Settings) -> AsyncGenerator[Part]:
     """Yield the media server; it starts without its store and is not healthy before that is there."""
-    with ThreadPoolExecutor(settings.decoders, thread_name_prefix="decode") as threads:
+    with (
+        ThreadPoolExecutor(settings.decoders, thread_name_prefix="decode") as threads,
+        ThreadPoolExecutor(1, thread_name_prefix="pdfium") as pdfium,
+    ):
         async with s3_store(settings) as store:
             try:
                 await store.check()
             except MeshError as error:
                 _LOG.warning("the store at %s is not ready: %s", settings.endpoint_url, error)
-            service = _service(settings, store, threads)
+            service = _service(settings, store, threads, pdfium)
             yield Part(
                 services=[_SERVICE],
                 register=lambda server: add_MediaServiceServicer_to_server(service, server),
@@ -52,12 +60,18 @@ async def app(settings: Settings) -> AsyncGenerator[Part]:
             )
 
 
-def _service(settings: Settings, store: S3Store, threads: Executor) -> MediaService:
+def _service(settings: Settings, store: S3Store, threads: Executor, pdfium: Executor) -> MediaService:
     addresses = Addresses(settings.bucket, settings.workspaces)
     catalogue = Catalogue(store, addresses)
     # Two budgets, as an upload that has arrived must find room to be decoded while others go on arriving.
     arriving = settings.memory_budget_bytes // 5
-    kinds = _kinds(settings, threads, Budget(settings.memory_budget_bytes - arriving))
+    decoding = Budget(settings.memory_budget_bytes - arriving)
+    kinds = Kinds(
+        _images(settings, threads, decoding),
+        _sound(settings, threads, decoding),
+        _films(settings, threads, decoding),
+        _documents(settings, pdfium, decoding),
+    )
     uploads = Uploads(
         kinds,
         catalogue,
@@ -71,17 +85,49 @@ def _service(settings: Settings, store: S3Store, threads: Executor) -> MediaServ
     return MediaService(uploads, downloads, Links(store, catalogue, addresses, kinds))
 
 
-def _kinds(settings: Settings, threads: Executor, decoding: Budget) -> Kinds:
-    pictures = PictureLimits(
+def _images(settings: Settings, threads: Executor, decoding: Budget) -> Kind:
+    limits = PictureLimits(
         pixels=settings.max_image_pixels,
         frames=settings.max_image_frames,
         animation_pixels=settings.max_animation_pixels,
     )
-    return Kinds(
-        Kind(
-            type=MediaType.MEDIA_TYPE_IMAGE,
-            accepted=settings.image_types,
-            max_bytes=settings.max_image_bytes,
-            reader=PictureReader(pictures, threads, decoding),
-        )
+    return Kind(
+        type=MediaType.MEDIA_TYPE_IMAGE,
+        accepted=settings.image_types,
+        max_bytes=settings.max_image_bytes,
+        reader=PictureReader(limits, threads, decoding),
+    )
+
+
+def _sound(settings: Settings, threads: Executor, decoding: Budget) -> Kind:
+    limits = RecordingLimits(seconds=settings.max_audio_seconds, work_seconds=settings.decode_seconds)
+    return Kind(
+        type=MediaType.MEDIA_TYPE_AUDIO,
+        accepted=settings.audio_types,
+        max_bytes=settings.max_audio_bytes,
+        reader=RecordingReader(read_sound, limits, threads, decoding),
+        # The same containers hold films. That there is no picture in it shows when it is read.
+        names={"video/webm": "audio/webm", "video/mp4": "audio/mp4"},
+    )
+
+
+def _films(settings: Settings, threads: Executor, decoding: Budget) -> Kind:
+    limits = RecordingLimits(
+        seconds=settings.max_video_seconds, pixels=settings.max_video_pixels, work_seconds=settings.decode_seconds
+    )
+    return Kind(
+        type=MediaType.MEDIA_TYPE_VIDEO,
+        accepted=settings.video_types,
+        max_bytes=settings.max_video_bytes,
+        reader=RecordingReader(read_film, limits, threads, decoding),
+    )
+
+
+def _documents(settings: Settings, pdfium: Executor, decoding: Budget) -> Kind:
+    limits = DocumentLimits(pages=settings.max_document_pages)
+    return Kind(
+        type=MediaType.MEDIA_TYPE_DOCUMENT,
+        accepted=settings.document_types,
+        max_bytes=settings.max_document_bytes,
+        reader=DocumentReader(limits, pdfium, decoding),
     )

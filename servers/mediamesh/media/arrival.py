@@ -160,7 +160,7 @@ class Arrival:
             self._head += chunk.data[: HEAD_BYTES - len(self._head)]
 
     def _detect(self) -> None:
-        self.mime_type = detect(self._head)
+        self.mime_type = self._kind.named(detect(self._head))
         self._kind.admit_type(self.mime_type, field="chunk.data", what="the bytes are")
 
     def _wrong_size(self, size_bytes: int) -> InvalidRequest:

@@ -133,5 +133,7 @@ class Catalogue:
 
 
 def _kind_of(mime_type: str) -> MediaType.ValueType:
+    if mime_type == "application/pdf":
+        return MediaType.MEDIA_TYPE_DOCUMENT
     name = f"MEDIA_TYPE_{mime_type.partition('/')[0].upper()}"
     return MediaType.Value(name) if name in MediaType.keys() else MediaType.MEDIA_TYPE_FILE  # noqa: SIM118

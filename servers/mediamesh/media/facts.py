@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+import math
+from typing import TYPE_CHECKING, Any, Protocol
 
 from google.protobuf import json_format
 
@@ -14,7 +15,24 @@ if TYPE_CHECKING:
 
 __all__ = ["FactsReader", "canonical", "compare", "from_text", "to_text"]
 
-_ALIASES = {"image/jpg": "image/jpeg", "image/pjpeg": "image/jpeg", "image/x-png": "image/png"}
+_ALIASES = {
+    "image/jpg": "image/jpeg",
+    "image/pjpeg": "image/jpeg",
+    "image/x-png": "image/png",
+    "audio/mp3": "audio/mpeg",
+    "audio/x-mp3": "audio/mpeg",
+    "audio/wave": "audio/wav",
+    "audio/x-wav": "audio/wav",
+    "audio/vnd.wave": "audio/wav",
+    "audio/x-flac": "audio/flac",
+    "audio/opus": "audio/ogg",
+    "application/ogg": "audio/ogg",
+    "audio/m4a": "audio/mp4",
+    "audio/x-m4a": "audio/mp4",
+    "application/x-pdf": "application/pdf",
+}
+# Programs round what they tell: 29.97 for 30000/1001 frames a second; a player counts the last frame, or does not.
+_FPS_AGREE, _SECONDS_AGREE = 0.001, 0.1
 
 
 class FactsReader(Protocol):
@@ -40,6 +58,8 @@ def canonical(mime_type: str) -> str:
 def compare(declared: MediaFacts, found: MediaFacts) -> None:
     """Hold what a caller declares against what the bytes say; what is not declared is not compared.
 
+    Frame rates may differ by a thousandth, and durations by a tenth of a second, as nobody tells them exactly.
+
     Raises:
         UnsupportedMediaType: the media types differ.
         InvalidRequest: another fact differs.
@@ -47,12 +67,23 @@ def compare(declared: MediaFacts, found: MediaFacts) -> None:
     differing = [
         (f"open.declared.{field.name}", f"{value!r} is declared, and the bytes say {getattr(found, field.name)!r}")
         for field, value in declared.ListFields()
-        if (canonical(value) if field.name == "mime_type" else value) != getattr(found, field.name)
+        if not _agrees(field.name, value, found)
     ]
     if not differing:
         return
     mistaken = any(field == "open.declared.mime_type" for field, _ in differing)
     raise (UnsupportedMediaType if mistaken else InvalidRequest).of_fields(differing)
+
+
+def _agrees(name: str, value: Any, found: MediaFacts) -> bool:
+    match name:
+        case "mime_type":
+            return canonical(value) == found.mime_type
+        case "fps":
+            return math.isclose(value, found.fps, rel_tol=_FPS_AGREE)
+        case "duration_seconds":
+            return math.isclose(value, found.duration_seconds, abs_tol=_SECONDS_AGREE)
+    return bool(value == getattr(found, name))
 
 
 def to_text(facts: MediaFacts) -> str:

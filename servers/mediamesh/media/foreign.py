@@ -1,4 +1,4 @@
-"""Finds what hides in a picture: a second file that other programs would see in the same bytes."""
+"""Finds what hides in a file: a second one that other programs would see in the same bytes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _COPIED = 64 * 1024
 
 
 def refuse_foreign(data: mmap, mime_type: str, end: int) -> None:
-    """Look at what follows the end of a picture, and at what else its bytes could be taken for.
+    """Look at what follows the end of what a file is, and at what else its bytes could be taken for.
 
     Cameras put more behind the end of a JPEG: a smaller picture or a gain map (a JPEG), a clip (ISO media), Samsung's
     trailer. Those and zero bytes may stay.
@@ -29,7 +29,7 @@ def refuse_foreign(data: mmap, mime_type: str, end: int) -> None:
     """
     head = data[:HEAD_BYTES].lower()
     for mark, what in ((b"%pdf-", "a PDF"), (b"<script", "a script"), (b"<html", "a web page")):
-        if mark in head:
+        if mark in head and not (mime_type == "application/pdf" and mark == b"%pdf-"):
             raise _refused(f"begins as {mime_type} and is also {what}")
     if _has_zip(data):
         raise _refused(f"is {mime_type} and also a ZIP archive")

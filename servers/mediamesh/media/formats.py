@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
+
+from mediamesh.media.layer3 import frame_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,10 +31,12 @@ _MAGIC: Sequence[tuple[int, bytes, str]] = (
     (4, b"ftypheix", "image/heic"),
     (4, b"ftypmif1", "image/heif"),
     (4, b"ftypavif", "image/avif"),
+    (4, b"ftypqt  ", "video/quicktime"),
     (4, b"ftyp", "video/mp4"),
-    (0, b"\x1aE\xdf\xa3", "video/webm"),
     (0, b"OggS", "audio/ogg"),
     (0, b"fLaC", "audio/flac"),
+    (0, b"FORM", "audio/aiff"),
+    (0, b"#!AMR", "audio/amr"),
     (0, b"ID3", "audio/mpeg"),
     (0, b"%PDF-", "application/pdf"),
     (0, b"PK\x03\x04", "application/zip"),
@@ -50,12 +55,22 @@ _MARKUP: Sequence[tuple[bytes, str]] = (
     (b"<?xml", "text/xml"),
 )
 
+# The element DocType of the header (RFC 8794 §11.2.4), its length in one byte.
+_WEBM = re.compile(rb"\x42\x82[\x84-\x8f]webm")
+
 
 def detect(head: bytes) -> str:
-    """Return the media type of a file that begins with these bytes; ``application/octet-stream`` when unknown."""
+    """Return the media type of a file that begins with these bytes; ``application/octet-stream`` when unknown.
+
+    A WebM or an MP4 may hold sound alone, which its begin does not tell; it is a video here.
+    """
     for offset, magic, mime_type in _MAGIC:
         if head.startswith(magic, offset) and (offset != 8 or head.startswith(b"RIFF")):
             return mime_type
+    if head.startswith(b"\x1aE\xdf\xa3"):
+        return "video/webm" if _WEBM.search(head) else "video/x-matroska"
+    if frame_bytes(head[:4]):
+        return "audio/mpeg"
     text = head[:HEAD_BYTES].lstrip().lower()
     for mark, mime_type in _MARKUP:
         if text.startswith(mark):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mediamesh.api.media.v1.media_pb2 import MediaType
@@ -34,12 +34,18 @@ class Kind:
         accepted: Its media types.
         max_bytes: Largest object.
         reader: Reads its facts from the bytes.
+        names: What this kind calls media types that the first bytes, or a caller, name otherwise.
     """
 
     type: MediaType.ValueType
     accepted: Sequence[str]
     max_bytes: int
     reader: FactsReader
+    names: Mapping[str, str] = field(default_factory=dict)
+
+    def named(self, mime_type: str) -> str:
+        """Return the media type as this kind calls it."""
+        return self.names.get(mime_type, mime_type)
 
     def admit_type(self, mime_type: str, *, field: str, what: str) -> None:
         """Raise :class:`UnsupportedMediaType` when the media type is not accepted."""

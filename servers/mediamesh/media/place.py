@@ -15,7 +15,21 @@ if TYPE_CHECKING:
 
 __all__ = ["EXTENSIONS", "Addresses", "object_key", "pointer_key"]
 
-EXTENSIONS = {"image/jpeg": "jpg", "image/png": "png", "image/webp": "webp", "image/gif": "gif"}
+EXTENSIONS = {
+    "image/jpeg": "jpg",
+    "image/png": "png",
+    "image/webp": "webp",
+    "image/gif": "gif",
+    "audio/wav": "wav",
+    "audio/mpeg": "mp3",
+    "audio/ogg": "ogg",
+    "audio/flac": "flac",
+    "audio/webm": "webm",
+    "audio/mp4": "m4a",
+    "video/mp4": "mp4",
+    "video/webm": "webm",
+    "application/pdf": "pdf",
+}
 
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 _KEY = re.compile(rf"({_PART})/{_PART}/{_PART}/{_PART}/[A-Za-z0-9][A-Za-z0-9._-]{{0,160}}")

@@ -52,13 +52,38 @@ class Settings(ServerSettings):
         default=500_000_000, ge=1, description="Width times height times frames of an animated image at most."
     )
 
+    audio_types: tuple[str, ...] = Field(
+        default=("audio/wav", "audio/mpeg", "audio/ogg", "audio/flac", "audio/webm"),
+        description="Accepted media types of sound; audio/mp4 may be added.",
+    )
+    max_audio_bytes: int = Field(default=25 * 1024 * 1024, ge=1, le=5 << 30, description="Largest sound in bytes.")
+    max_audio_seconds: float = Field(default=14_400.0, gt=0, description="Longest sound in seconds.")
+
+    video_types: tuple[str, ...] = Field(
+        default=("video/mp4", "video/webm"), description="Accepted media types of films."
+    )
+    max_video_bytes: int = Field(default=100 * 1024 * 1024, ge=1, le=5 << 30, description="Largest film in bytes.")
+    max_video_seconds: float = Field(default=14_400.0, gt=0, description="Longest film in seconds.")
+    max_video_pixels: int = Field(default=8_912_896, ge=1, description="Width times height of a film at most; 4K fits.")
+
+    document_types: tuple[str, ...] = Field(
+        default=("application/pdf",), description="Accepted media types of documents."
+    )
+    max_document_bytes: int = Field(
+        default=50 * 1024 * 1024, ge=1, le=5 << 30, description="Largest document in bytes."
+    )
+    max_document_pages: int = Field(default=2_000, ge=1, description="Pages of a document at most.")
+
     memory_budget_bytes: int = Field(
         default=500_000_000,
         ge=16 * 1024 * 1024,
         description="Memory for uploads and decoding in the whole process; what exceeds it waits.",
     )
     decoders: int = Field(
-        default_factory=lambda: os.cpu_count() or 1, ge=1, le=256, description="Images decoded at once."
+        default_factory=lambda: os.cpu_count() or 1, ge=1, le=256, description="Media decoded at once."
+    )
+    decode_seconds: float = Field(
+        default=120.0, gt=0, le=3600, description="Longest time that reading a sound or a film may take."
     )
     spool_directory: Path | None = Field(
         default=None, description="Folder for the nameless files that uploads arrive in; unset for the system's."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
@@ -14,7 +15,7 @@ __all__ = ["to_the_end"]
 T = TypeVar("T")
 
 
-async def to_the_end(work: Awaitable[T], left: asyncio.Event | None = None) -> T:
+async def to_the_end(work: Awaitable[T], left: asyncio.Event | threading.Event | None = None) -> T:
     """Do the work; a cancellation meanwhile takes effect when it is done, and not before.
 
     ``left`` is set when the caller is cancelled, so that the work can turn back where it still may.

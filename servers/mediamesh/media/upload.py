@@ -102,7 +102,8 @@ class Uploads:
         kind = self._kinds.of(opening.type, field="open.type")
         kind.admit_size(opening.size_bytes, field="open.size_bytes", what="is")
         if declared := opening.declared.mime_type:
-            kind.admit_type(canonical(declared), field="open.declared.mime_type", what="is")
+            opening.declared.mime_type = kind.named(canonical(declared))
+            kind.admit_type(opening.declared.mime_type, field="open.declared.mime_type", what="is")
         return kind
 
     async def _arrived(self, frames: Frames, arrival: Arrival) -> Arrival:
