@@ -139,6 +139,8 @@ class Takeover:
         execution = stored.execution
         _LOG.info("the run %s is taken over from event %d", execution.execution_id, past.last_sequence)
         self._log.own(execution.execution_id, execution.last_sequence)
+        # What the claim itself has put into the log is there too; its few bytes do not count.
+        sizes += [0] * (execution.last_sequence - past.last_sequence)
         self._running.drive(self._factory.make(execution, fence=stored.fence + 1, recall=recall, sizes=sizes))
         await self._end_streams(open_streams(past), Unavailable("taken over"))
 
