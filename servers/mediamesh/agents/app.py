@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from mediamesh.agent import agents_part
 from mediamesh.agents.audio_converter import AudioConverter
-from mediamesh.agents.document_reader import DocumentReader, Models
+from mediamesh.agents.audio_transcriber import AudioTranscriber
+from mediamesh.agents.document_reader import DocumentReader, TextModels
 from mediamesh.agents.image_classifier import ImageClassifier
 from mediamesh.agents.image_converter import ImageConverter
 from mediamesh.agents.image_generator import ImageGenerator
@@ -45,7 +46,7 @@ async def app(settings: Settings) -> AsyncGenerator[Part]:
         )
         document_reader = DocumentReader(
             inference,
-            models=Models(
+            models=TextModels(
                 detector=settings.text_detector_model,
                 recogniser=settings.text_recogniser_model,
                 orientation=settings.text_orientation_model,
@@ -57,6 +58,12 @@ async def app(settings: Settings) -> AsyncGenerator[Part]:
         agents = [
             classifier,
             ImageGenerator(),
+            AudioTranscriber(
+                inference,
+                recogniser=settings.recogniser_model,
+                activity=settings.activity_model,
+                pause_seconds=settings.pause_seconds,
+            ),
             MultimodalAggregator(),
             document_reader,
             video_analyzer,

@@ -74,3 +74,12 @@ class Settings(AgentSettings):
         description="Pages of documents held in memory at once; the next page waits.",
     )
     max_pages: int = Field(default=200, ge=1, le=10_000, description="Most pages of a document that one run reads.")
+    recogniser_model: str = Field(
+        default="whisper_tiny_en", description="Model of the transcriber that knows words, on the inference server."
+    )
+    activity_model: str = Field(
+        default="silero_vad", description="Model of the transcriber that knows speech from silence, there."
+    )
+    pause_seconds: float = Field(
+        default=0.6, ge=0.1, le=5, description="Silence that ends a segment of a transcript, in seconds."
+    )

@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["BOOL", "FLOAT", "INT64", "MICROSOFT", "GraphBuilder"]
+__all__ = ["BOOL", "FLOAT", "INT64", "MICROSOFT", "STRING", "GraphBuilder"]
 
 BOOL: int = TensorProto.BOOL
 FLOAT: int = TensorProto.FLOAT
 INT64: int = TensorProto.INT64
+STRING: int = TensorProto.STRING
 MICROSOFT = "com.microsoft"  # the domain of onnxruntime's own operators
 # Not what onnx writes today, so that the bytes stay the same when it learns new ones; 10 knows operators of opset 21.
 _IR_VERSION = 10

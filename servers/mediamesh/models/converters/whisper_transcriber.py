@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import shutil
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from mediamesh.models.converters.graph import BOOL, FLOAT, INT64, GraphBuilder
+from mediamesh.models.converters.graph import BOOL, FLOAT, INT64, STRING, GraphBuilder
 from mediamesh.models.converters.whisper import HEAD, KeyValue, NarrowParts, Parts, read_whisper
 from mediamesh.models.converters.whisper_decoder import Step, step
 from mediamesh.models.converters.whisper_encoder import cross_memory, encoded
@@ -52,6 +52,7 @@ def convert(sources: Mapping[str, Path], target: Path) -> None:
     Outputs, where N is the number of tokens added to the longest row and S = frames / 2:
 
     - ``tokens`` [B, N]: the end of text, 50256, fills up the shorter rows.
+    - ``pieces`` [B, N]: their texts, as byte-level BPE writes bytes; special tokens have none.
     - ``probabilities`` [B, N]: of each token.
     - ``alignment`` [B, P + N - 1, S]: how much the step that gave the *next* token looked at each 20 ms of sound, in
       standard deviations over the steps, mean of the heads that follow the speech (OpenAI's Whisper, timing.py).
@@ -78,9 +79,13 @@ def convert(sources: Mapping[str, Path], target: Path) -> None:
     carried = [prompt, graph.add("Greater", limit, graph.integers(0)), *([none] * (3 * parts.layers))]
     most, go_on = graph.add("ReduceMax", limit, keepdims=0), graph.add("Cast", one, to=BOOL)
     made = graph.split("Loop", most, go_on, *carried, into=len(carried) + 2, body=body)
-    for scanned, name, kind in ((made[-2], "tokens", INT64), (made[-1], "probabilities", FLOAT)):
-        rows = graph.add("Transpose", graph.add("Squeeze", scanned, graph.integers(2)), perm=[1, 0])
-        graph.output(rows, name, kind, ["B", "N"])
+    tokens, probabilities = (
+        graph.add("Transpose", graph.add("Squeeze", scanned, graph.integers(2)), perm=[1, 0]) for scanned in made[-2:]
+    )
+    graph.output(tokens, "tokens", INT64, ["B", "N"])
+    texts = graph.constant("texts", _texts(sources["tokenizer.json"], parts.vocabulary))
+    graph.output(graph.add("Gather", texts, tokens), "pieces", STRING, ["B", "N"])
+    graph.output(probabilities, "probabilities", FLOAT, ["B", "N"])
     queries = made[2 + 2 * parts.layers : 2 + 3 * parts.layers]
     graph.output(_alignment(graph, queries, cross, config), "alignment", FLOAT, ["B", "steps", "S"])
     graph.save("whisper_transcriber", target / "model.onnx", opset=20)
@@ -94,6 +99,18 @@ def _config(path: Path) -> _Config:
         return _Config(config["suppress_ids"], config["suppress_ids_begin"], heads)
     except (KeyError, TypeError, ValueError) as error:
         raise BadWeights(f"{path.name}: it does not say what a Whisper's does: {error}") from error
+
+
+def _texts(path: Path, count: int) -> np.ndarray[Any, Any]:
+    """Return the text of every token; none for those that are special."""
+    texts = np.full(count, "", object)
+    try:
+        for text, token in json.loads(path.read_text("utf-8"))["model"]["vocab"].items():
+            if token < _END:
+                texts[token] = text
+    except (KeyError, AttributeError, TypeError) as error:
+        raise BadWeights(f"{path.name}: there is no vocabulary in it: {error}") from error
+    return texts
 
 
 def _body(parts: Parts, cross: Sequence[KeyValue], limit: str, config: _Config) -> GraphProto:

@@ -1,0 +1,120 @@
+"""Words and their times, out of tokens and where in the sound each was heard.
+
+The path through the alignment is found by dynamic time warping, as OpenAI's Whisper does it (timing.py).
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    Array = np.ndarray[Any, Any]
+
+__all__ = ["PLACE_SECONDS", "Word", "starts", "words_of"]
+
+PLACE_SECONDS = 0.02
+_MEDIAN = 7  # places over which a look is smoothed
+
+
+class Word(NamedTuple):
+    """A word with the punctuation at it.
+
+    Attributes:
+        text: Without the space before it.
+        start: In seconds.
+        end: In seconds.
+        probability: Mean of its tokens', 0 to 1.
+    """
+
+    text: str
+    start: float
+    end: float
+    probability: float
+
+
+def words_of(pieces: Sequence[str], probabilities: Sequence[float], begins: Sequence[float]) -> list[Word]:
+    """Return the words that tokens make.
+
+    Args:
+        pieces: The tokens' texts in byte-level BPE.
+        probabilities: Of each token.
+        begins: When each token begins, and one more: when the last ends; in seconds.
+    """
+    words = []
+    for first, beyond in _parts(pieces):
+        if text := _text("".join(pieces[first:beyond])).strip():
+            words.append(Word(text, begins[first], begins[beyond], float(np.mean(probabilities[first:beyond]))))
+    return words
+
+
+def _parts(pieces: Sequence[str]) -> list[tuple[int, int]]:
+    """Return from which token to which each word goes: a new one begins with a space that no punctuation follows."""
+    texts = [_text(piece) for piece in pieces]
+    firsts = [
+        place
+        for place, text in enumerate(texts)
+        if not place or (text.startswith(" ") and not _is_punctuation(text.strip()))
+    ]
+    return list(zip(firsts, [*firsts[1:], len(texts)], strict=True))
+
+
+def _text(piece: str) -> str:
+    return bytes(_BYTES[character] for character in piece).decode("utf-8", "replace")
+
+
+def _bytes() -> dict[str, int]:
+    """Return the byte that each character of byte-level BPE stands for (OpenAI's GPT-2, encoder.py).
+
+    Bytes that are visible characters of Latin-1 stand for themselves, the others for those from 256 on.
+    """
+    visible = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in visible]
+    return {chr(byte): byte for byte in visible} | {chr(256 + place): byte for place, byte in enumerate(others)}
+
+
+_BYTES = _bytes()
+
+
+def _is_punctuation(text: str) -> bool:
+    return bool(text) and all(unicodedata.category(character).startswith("P") for character in text)
+
+
+def starts(alignment: Array) -> list[int]:
+    """Return the place where each step begins to look, on the best path that goes on in both steps and places.
+
+    Args:
+        alignment: How much each step looked at each place, [steps, places].
+    """
+    cost = -_smoothed(alignment).astype(np.float64)
+    columns = np.arange(cost.shape[1])
+    entered, stayed = np.zeros(cost.shape, np.int64), np.zeros(cost.shape, bool)
+    # What a step costs until place j when it began at k: the way to k, and the places from k to j. With sums from the
+    # left the best k is where a running minimum is, so a row takes no loop.
+    reached = np.cumsum(cost[0])
+    for step in range(1, len(cost)):
+        diagonal = np.concatenate([[np.inf], reached[:-1]])
+        stayed[step] = reached < diagonal  # at the place where the step before ended
+        sums = np.cumsum(cost[step])
+        way = np.minimum(diagonal, reached) - sums + cost[step]
+        least = np.minimum.accumulate(way)
+        entered[step] = np.maximum.accumulate(np.where(way <= least, columns, 0))
+        reached = least + sums
+    begins, place = [0] * len(cost), cost.shape[1] - 1
+    for step in range(len(cost) - 1, 0, -1):
+        begins[step] = int(entered[step, place])
+        place = begins[step] if stayed[step, begins[step]] else begins[step] - 1
+    return begins
+
+
+def _smoothed(alignment: Array) -> Array:
+    """Return the median over the places about each."""
+    if alignment.shape[1] <= _MEDIAN // 2:
+        return alignment
+    padded: Array = np.pad(alignment, ((0, 0), (_MEDIAN // 2, _MEDIAN // 2)), mode="reflect")
+    middles: Array = np.median(np.lib.stride_tricks.sliding_window_view(padded, _MEDIAN, axis=1), axis=-1)
+    return middles
