@@ -21,8 +21,8 @@ export async function drive(visit, options = {}) {
   const browser = await chromium.launchPersistentContext(profile, {
     executablePath: process.env.MEDIAMESH_CHROMIUM ?? "/usr/bin/chromium",
     headless: true,
-    args: FLAGS,
     ...options,
+    args: [...FLAGS, ...(options.args ?? [])],
   });
   try {
     const page = await browser.newPage();

@@ -5,7 +5,7 @@ const [baseUrl, file] = process.argv.slice(2);
 
 await drive(async (page) => {
   await page.goto(baseUrl);
-  await page.locator("#picture input").setInputFiles(file);
+  await page.locator(".field input").setInputFiles(file);
   await page.locator('#graph [data-node="classify"][data-state="running"]').waitFor();
   await page.getByRole("button", { name: "Cancel" }).click();
   const clicked = Date.now();

@@ -9,7 +9,7 @@ await drive(
     await page.locator("#graph [data-node]").first().waitFor();
     const drawn = await nodes(page);
     if (file === "sample") await page.getByRole("button", { name: "Try a sample photo" }).click();
-    else await page.locator("#picture input").setInputFiles(file);
+    else await page.locator(".field input").setInputFiles(file);
     const lit = await watched(page);
     await page.waitForTimeout(700); // the bars have grown by then
     await page.screenshot({ path: screenshot, fullPage: true });
@@ -18,7 +18,7 @@ await drive(
       lit,
       run: await page.locator("body").getAttribute("data-run"),
       states: Object.fromEntries((await nodes(page)).map(({ node, state }) => [node, state])),
-      labels: await page.locator("#results li").evaluateAll((rows) =>
+      labels: await page.locator(".labels li").evaluateAll((rows) =>
         rows.map((row) => ({
           label: row.querySelector(".label").title,
           percent: row.querySelector(".percent").textContent,
@@ -30,7 +30,7 @@ await drive(
       status: await page.locator("#status").innerText(),
       total: await page.locator("#total").innerText(),
       events_url: await page.locator("#log").getAttribute("href"),
-      picture: await page.locator("#picture").getAttribute("data-picture"),
+      picture: await page.locator(".field").getAttribute("data-state"),
       overflow: await page.evaluate(() => document.documentElement.scrollWidth - innerWidth),
     };
   },

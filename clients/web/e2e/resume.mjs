@@ -56,7 +56,7 @@ try {
     });
     const address = `http://127.0.0.1:${relay.address().port}/`;
     await page.goto(address);
-    await page.locator("#picture input").setInputFiles(file);
+    await page.locator(".field input").setInputFiles(file);
     await page.locator("#log").waitFor();
     const path = await page.locator("#log").getAttribute("href");
     return { ...(await page.evaluate(read, path)), asked };

@@ -1,3 +1,3 @@
 import { Console } from "./console/console.js";
 
-void new Console(location.origin).open();
+new Console(location.origin).open();

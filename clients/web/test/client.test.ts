@@ -44,7 +44,7 @@ describe("A flow", () => {
 
   it("runs and yields every event up to the last", async () => {
     const events = await collect(mesh(fakeFlows(0)).run(SOURCE, { "upload.file": await picture() }));
-    expect(sequences(events)).toEqual(upTo(12));
+    expect(sequences(events)).toEqual(upTo(13));
     expect(events.at(-1)?.event).toMatchObject({ value: { state: ExecutionState.SUCCEEDED } });
   });
 
@@ -79,7 +79,7 @@ describe("A flow", () => {
       }).run(SOURCE, {}),
     );
     expect(asked).toEqual([4n]);
-    expect(sequences(events)).toEqual(upTo(12));
+    expect(sequences(events)).toEqual(upTo(13));
   });
 
   it("is cancelled by its id", async () => {
@@ -103,24 +103,24 @@ describe("A watch", () => {
         },
       }).watch("e1"),
     );
-    expect(sequences(events)).toEqual(upTo(12));
+    expect(sequences(events)).toEqual(upTo(13));
     expect(asked).toEqual([0, 3, 5, 7, 9, 11]);
   });
 
   it("begins where its reader stopped", async () => {
     const service = fakeWatch((after) => all.slice(after));
-    expect(sequences(await collect(mesh(service).watch("e1", { afterSequence: 9n })))).toEqual([10, 11, 12]);
+    expect(sequences(await collect(mesh(service).watch("e1", { afterSequence: 9n })))).toEqual([10, 11, 12, 13]);
   });
 
   it("keeps heartbeats and go_away back and passes a gap on", async () => {
     const service = fakeWatch(() => [
-      { event: { case: "heartbeat" as const, value: { lastSequence: 12n } } },
+      { event: { case: "heartbeat" as const, value: { lastSequence: 13n } } },
       { event: { case: "gap" as const, value: { firstSequence: 1n, lastSequence: 10n } } },
       { event: { case: "goAway" as const, value: { reason: "restart" } } },
-      ...all.slice(9),
+      ...all.slice(10),
     ]);
     const events = await collect(mesh(service).watch("e1"));
-    expect(events.map(({ event }) => event.case)).toEqual(["gap", "nodeFinished", "executionFinished"]);
+    expect(events.map(({ event }) => event.case)).toEqual(["gap", "nodeOutput", "nodeFinished", "executionFinished"]);
   });
 
   it("gives up after several tries without an event and says why", async () => {

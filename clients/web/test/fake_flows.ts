@@ -5,15 +5,17 @@ import type { ServiceImpl } from "@connectrpc/connect";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { PinType } from "@mediamesh/contracts/agent/v1/pin_pb.js";
 import { ExecutionEventSchema, ExecutionState, type ExecutionEvent } from "@mediamesh/contracts/flow/v1/execution_pb.js";
-import { FlowSchema } from "@mediamesh/contracts/flow/v1/flow_pb.js";
+import { FlowSchema, type Flow } from "@mediamesh/contracts/flow/v1/flow_pb.js";
 import type { FlowService, RunFlowRequest } from "@mediamesh/contracts/flow/v1/flow_service_pb.js";
 import { BadRequestSchema, ErrorInfoSchema } from "@mediamesh/contracts/google/rpc/error_details_pb.js";
 import { StatusSchema } from "@mediamesh/contracts/google/rpc/status_pb.js";
 import { MediaType } from "@mediamesh/contracts/media/v1/media_pb.js";
 import { pause } from "../src/client/backoff.js";
+import { hearing, MULTIMODAL, SHOWCASE, showcasing } from "./fake_streaming.js";
 
 type EventInit = MessageInitShape<typeof ExecutionEventSchema>;
-type Happening = EventInit & { readonly afterMs?: number };
+/** An event, and how long after the one before it comes. */
+export type Happening = EventInit & { readonly afterMs?: number };
 
 /** The flow as the mesh reads classify.mlab. */
 export const CLASSIFY = create(FlowSchema, {
@@ -86,6 +88,7 @@ export function succeeding(bytes = 48_213, stepMs = 0): Happening[] {
     { nodeId: "classify", event: { case: "nodeOutput", value: { pin: "confidence", value: { kind: { case: "number", value: 0.614 } } } } },
     { nodeId: "classify", event: { case: "nodeFinished", value: { duration: { nanos: 43_000_000 } } } },
     { nodeId: "show", event: { case: "nodeStarted", value: { agentId: "ui.stream-console", attempt: 1 } } },
+    { nodeId: "show", event: { case: "nodeOutput", value: { pin: "input", value: labels } } },
     { nodeId: "show", event: { case: "nodeFinished", value: { duration: { nanos: 200_000 } } } },
     { event: { case: "executionFinished", value: { state: ExecutionState.SUCCEEDED, duration: { nanos: 61_000_000 } } } },
   ];
@@ -128,7 +131,7 @@ export function fakeFlows(stepMs: number): Partial<ServiceImpl<typeof FlowServic
   const cancelled = new Set<string>();
   let runs = 0;
   return {
-    validateFlow: () => ({ flow: CLASSIFY }),
+    validateFlow: ({ source }) => ({ flow: FLOWS[source?.name ?? ""] ?? CLASSIFY }),
     async *runFlow(request, context) {
       const happenings = played(request, stepMs);
       const executionId = `fake-${(runs += 1)}`;
@@ -146,7 +149,11 @@ export function fakeFlows(stepMs: number): Partial<ServiceImpl<typeof FlowServic
   };
 }
 
+const FLOWS: Record<string, Flow> = { "showcase.mlab": SHOWCASE, "multimodal-test.mlab": MULTIMODAL };
+
 function played(request: RunFlowRequest, stepMs: number): Happening[] {
+  if (request.source?.name === "showcase.mlab") return showcasing(stepMs);
+  if (request.source?.name === "multimodal-test.mlab") return hearing(stepMs);
   const kind = request.inputs["upload.file"]?.kind;
   const bytes = kind?.case === "media" && kind.value.source.case === "inline" ? kind.value.source.value : new Uint8Array();
   const text = new TextDecoder().decode(bytes.subarray(0, 64));

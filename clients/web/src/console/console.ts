@@ -1,76 +1,74 @@
 import { ExecutionState } from "@mediamesh/contracts/flow/v1/execution_pb.js";
-import CLASSIFY from "../../../examples/flows/classify.mlab?raw";
-import PHOTO from "../../../examples/media/cat.jpg";
-import { createMesh, imageValue, MeshError, type Mesh } from "../client/index.js";
+import type { Flow } from "@mediamesh/contracts/flow/v1/flow_pb.js";
+import { createMedia, createMesh, MeshError, type Mesh } from "../client/index.js";
 import { AlertView } from "./alert.js";
+import { ChooserView } from "./chooser.js";
 import { byId } from "./element.js";
-import { bytes, EventsView } from "./events.js";
+import { EventsView } from "./events.js";
+import type { KnownFlow } from "./flows.js";
 import { GraphView } from "./graph.js";
-import { PictureView } from "./picture.js";
-import { percent, ResultsView } from "./results.js";
+import { InputsView } from "./inputs.js";
+import { Painter } from "./painter.js";
+import { ResultsView } from "./results.js";
 import { duration, Run } from "./run.js";
+import { summary } from "./summary.js";
 
-const SOURCE = { name: "classify.mlab", yaml: CLASSIFY };
-/** The pin that the picture is for. */
-const INPUT = "upload.file";
 // How long a cancelled run may take to say how it ended before its stream is given up.
 const FAREWELL_MS = 2_000;
 
-/** The page: one flow, one picture, one run at a time. */
+/** The page: one flow, its inputs, one run at a time. */
 export class Console {
   readonly #mesh: Mesh;
+  readonly #results: ResultsView;
   readonly #alert = new AlertView(byId("alert", HTMLElement));
   readonly #events = new EventsView(byId("events", HTMLElement));
   readonly #graph = new GraphView(byId("graph", HTMLElement));
-  readonly #results = new ResultsView(byId("results", HTMLElement));
-  readonly #picture = new PictureView(byId("picture", HTMLElement), (file) => void this.run(file));
+  readonly #chooser = new ChooserView(byId("chooser", HTMLElement), (flow) => void this.#open(flow));
+  readonly #inputs = new InputsView(
+    byId("inputs", HTMLElement),
+    (isWhole) => this.#given(isWhole),
+    (thrown) => this.#alert.show(thrown),
+  );
+  readonly #painter = new Painter(() => this.#paint());
+  readonly #start = byId("start", HTMLButtonElement);
   readonly #cancel = byId("cancel", HTMLButtonElement);
-  readonly #again = byId("again", HTMLButtonElement);
   readonly #status = byId("status", HTMLElement);
   readonly #total = byId("total", HTMLElement);
   readonly #log = byId("log", HTMLAnchorElement);
-  #file: File | undefined;
+  #flow: KnownFlow | undefined;
   #stop: AbortController | undefined;
   #current: Run | undefined;
 
   constructor(address: string) {
     this.#mesh = createMesh(address);
+    this.#results = new ResultsView(byId("results", HTMLElement), createMedia(address));
+    this.#start.addEventListener("click", () => void this.run());
     this.#cancel.addEventListener("click", () => void this.cancel());
-    this.#again.addEventListener("click", () => this.#file && void this.run(this.#file));
-    byId("sample", HTMLButtonElement).addEventListener("click", () => void this.#sample());
   }
 
-  /** Draws the flow, and says so if the mesh would not run it. */
-  async open(): Promise<void> {
-    try {
-      const { flow, issues } = await this.#mesh.validate(SOURCE, { timeoutMs: 15_000 });
-      if (flow) {
-        byId("flow", HTMLElement).textContent = flow.name;
-        byId("description", HTMLElement).textContent = flow.description;
-        this.#graph.show(flow);
-      }
-      if (issues.length > 0) this.#alert.issues(issues);
-    } catch (thrown) {
-      this.#alert.show(thrown);
-    }
+  /** Shows the flow that the address of the page names, else the first. */
+  open(): void {
+    this.#chooser.show();
   }
 
-  /** Runs the flow on a picture, in place of the run that is under way. */
-  async run(file: File): Promise<void> {
+  /** Runs the flow on what was given, in place of the run that is under way. */
+  async run(): Promise<void> {
+    const known = this.#flow;
+    if (!known || !this.#inputs.isReady) return;
     this.#stop?.abort();
     const stop = (this.#stop = new AbortController());
     const run = (this.#current = new Run());
     const began = performance.now();
-    this.#file = file;
-    this.#prepare(file);
+    this.#prepare();
     try {
-      const inputs = { [INPUT]: await imageValue(file) };
-      for await (const event of this.#mesh.run(SOURCE, inputs, { signal: stop.signal })) {
+      const inputs = await this.#inputs.values();
+      this.#say("Sending…");
+      for await (const event of this.#mesh.run(known.source, inputs, { signal: stop.signal })) {
         if (this.#stop !== stop) return;
         run.apply(event);
         this.#events.add(event);
         if (event.event.case === "executionStarted" && run.flow) this.#graph.show(run.flow);
-        this.#paint(run);
+        this.#painter.ask();
       }
       if (run.error && run.state !== ExecutionState.CANCELLED) this.#alert.show(run.error);
     } catch (thrown) {
@@ -98,54 +96,113 @@ export class Console {
     stop?.abort();
   }
 
-  #prepare(file: File): void {
+  /** Draws a flow and its fields, and says so if the mesh would not run it. */
+  async #open(known: KnownFlow): Promise<void> {
+    this.#flow = known;
+    this.#leave();
+    this.#title(known.name, "");
+    try {
+      const { flow, issues } = await this.#mesh.validate(known.source, { timeoutMs: 15_000 });
+      if (this.#flow !== known) return;
+      if (flow) this.#show(flow);
+      if (issues.length > 0) return this.#alert.issues(issues);
+      this.#ready();
+    } catch (thrown) {
+      if (this.#flow === known) this.#alert.show(thrown);
+    }
+  }
+
+  #show(flow: Flow): void {
+    this.#title(flow.name, flow.description);
+    this.#graph.show(flow);
+    this.#inputs.show(flow);
+    document.body.dataset["inputs"] = this.#inputs.fields.length > 1 ? "several" : "one";
+  }
+
+  /** Ends what belongs to the flow before. */
+  #leave(): void {
+    this.#stop?.abort();
+    this.#stop = undefined;
+    this.#current = undefined;
+    this.#clear();
+    this.#inputs.clear();
+    this.#graph.clear();
+    this.#cancel.hidden = true;
+    this.#start.hidden = false;
+    this.#start.disabled = true;
+    document.body.dataset["run"] = "none";
+    this.#say("");
+  }
+
+  #clear(): void {
     this.#alert.clear();
     this.#events.clear();
     this.#results.clear();
-    this.#graph.paint(new Map());
-    this.#picture.show(file);
     this.#total.textContent = "";
     this.#log.hidden = true;
-    this.#again.hidden = true;
+  }
+
+  // A single file is all that such a flow waits for.
+  #given(isWhole: boolean): void {
+    if (document.body.dataset["run"] === "running" && !isWhole) return;
+    this.#ready();
+    if (isWhole && this.#inputs.fields.length === 1) void this.run();
+  }
+
+  #ready(): void {
+    const missing = this.#inputs.fields.filter(({ isReady }) => !isReady);
+    this.#start.disabled = missing.length > 0 || this.#inputs.fields.length === 0;
+    if (document.body.dataset["run"] === "running") return;
+    const [first] = missing;
+    this.#say(first ? first.wish : this.#inputs.fields.length > 0 ? "Ready." : "This flow takes no input.");
+    if (!this.#inputs.fields.length) this.#start.disabled = false;
+  }
+
+  #prepare(): void {
+    this.#clear();
+    this.#graph.paint(new Map());
+    this.#start.hidden = true;
     this.#cancel.hidden = false;
     this.#cancel.disabled = false;
     document.body.dataset["run"] = "running";
-    this.#say(`Sending ${file.name}, ${bytes(file.size)}…`);
+    this.#say("Reading the files…");
+    this.#painter.tick(true);
   }
 
-  #paint(run: Run): void {
-    this.#graph.paint(run.nodes);
+  #paint(): void {
+    const run = this.#current;
+    if (!run) return;
+    const isLive = run.state === ExecutionState.RUNNING;
+    this.#graph.paint(run.nodes, run.chunks);
+    this.#results.update(run, this.#inputs.fields, isLive);
     const running = [...run.nodes].filter(([, { state }]) => state === "running").map(([id]) => id);
-    if (running.length > 0) this.#say(`Running ${running.join(", ")}…`);
-    if (run.labels.length > 0 && this.#results.host.childElementCount === 0) this.#results.show(run.labels);
+    if (isLive && running.length > 0 && !this.#cancel.disabled) this.#say(`Running ${running.join(", ")}…`);
   }
 
   #finish(run: Run, seenMs: number): void {
-    const best = run.labels[0];
+    this.#painter.tick(false);
+    this.#paint();
     this.#cancel.hidden = true;
-    this.#again.hidden = false;
+    this.#start.hidden = false;
+    this.#start.textContent = "Run again";
     document.body.dataset["run"] = ExecutionState[run.state].toLowerCase();
     if (run.executionId) {
       this.#log.href = `/v1/executions/${encodeURIComponent(run.executionId)}/events`;
       this.#log.hidden = false;
     }
     if (run.durationMs !== undefined) this.#total.textContent = `${duration(seenMs)}, of which ${duration(run.durationMs)} in the mesh`;
-    if (run.state === ExecutionState.SUCCEEDED) {
-      this.#say(best ? `Done: ${best.label.split(", ")[0]}, ${percent(best.probability)}.` : "Done.");
-    } else this.#say(run.state === ExecutionState.CANCELLED ? "Cancelled." : "Failed.");
+    if (run.state === ExecutionState.SUCCEEDED) this.#say(summary(run));
+    else this.#say(run.state === ExecutionState.CANCELLED ? "Cancelled." : "Failed.");
+  }
+
+  #title(name: string, description: string): void {
+    byId("flow", HTMLElement).textContent = name;
+    byId("description", HTMLElement).textContent = description;
+    document.title = `${name} · mediamesh`;
+    this.#start.textContent = "Run";
   }
 
   #say(what: string): void {
-    this.#status.textContent = what;
-  }
-
-  async #sample(): Promise<void> {
-    try {
-      const answer = await fetch(PHOTO);
-      if (!answer.ok) throw new MeshError(`The sample photo is not there (HTTP ${answer.status}).`, "NOT_FOUND");
-      await this.run(new File([await answer.blob()], "cat.jpg", { type: "image/jpeg" }));
-    } catch (thrown) {
-      this.#alert.show(thrown);
-    }
+    if (this.#status.textContent !== what) this.#status.textContent = what;
   }
 }

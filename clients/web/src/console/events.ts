@@ -2,30 +2,35 @@ import type { JsonValue } from "@bufbuild/protobuf";
 import { timestampDate, timestampMs } from "@bufbuild/protobuf/wkt";
 import type { Value } from "@mediamesh/contracts/agent/v1/value_pb.js";
 import { ExecutionState, type ExecutionEvent } from "@mediamesh/contracts/flow/v1/execution_pb.js";
-import { jsonOf } from "../client/index.js";
+import { jsonOf, labelsIn } from "../client/index.js";
 import { html } from "./element.js";
-import { percent } from "./results.js";
-import { duration, labelsIn } from "./run.js";
+import { duration } from "./run.js";
+import { percent } from "./views/labels.js";
 
 const LONGEST = 500;
 
 /** The events of a run as they come, newest last. */
 export class EventsView {
   #first: number | undefined;
+  // One line for all chunks of a pin: a line a chunk would drown the rest.
+  readonly #chunks = new Map<string, { readonly what: HTMLElement; count: number }>();
 
   constructor(readonly host: HTMLElement) {}
 
   clear(): void {
     this.#first = undefined;
+    this.#chunks.clear();
     this.host.replaceChildren();
   }
 
   add(event: ExecutionEvent): void {
     const said = sentence(event);
     if (!said) return;
-    const atEnd = this.host.scrollTop + this.host.clientHeight >= this.host.scrollHeight - 8;
     const at = event.time ? timestampMs(event.time) : Date.now();
     this.#first ??= at;
+    if (event.event.case === "nodeChunk" && this.#joins(event.nodeId, event.event.value.pin)) return;
+    const what = html("span", { class: "what" }, said);
+    const atEnd = this.host.scrollTop + this.host.clientHeight >= this.host.scrollHeight - 8;
     this.host.append(
       html(
         "li",
@@ -39,11 +44,24 @@ export class EventsView {
           `+${((at - this.#first) / 1000).toFixed(3)} s`,
         ),
         html("span", { class: "who" }, event.nodeId || "run"),
-        html("span", { class: "what" }, said),
+        what,
       ),
     );
+    if (event.event.case === "nodeChunk") {
+      const { pin } = event.event.value;
+      this.#chunks.set(`${event.nodeId}.${pin}`, { what, count: 1 });
+    }
     while (this.host.childElementCount > LONGEST) this.host.firstElementChild?.remove();
     if (atEnd) this.host.scrollTop = this.host.scrollHeight;
+  }
+
+  /** Counts a chunk in the line of those before it on its pin; returns whether there is one. */
+  #joins(nodeId: string, pin: string): boolean {
+    const line = this.#chunks.get(`${nodeId}.${pin}`);
+    if (!line?.what.isConnected) return false;
+    line.count += 1;
+    line.what.textContent = `gives ${pin}: ${line.count} chunks`;
+    return true;
   }
 }
 
@@ -59,13 +77,17 @@ export function sentence({ event }: ExecutionEvent): string {
     case "nodeOutput":
       return `gives ${event.value.pin}: ${summary(event.value.value)}`;
     case "nodeChunk":
-      return `gives ${event.value.pin}: chunk ${event.value.chunk?.sequenceNumber ?? ""}`;
+      return `gives ${event.value.pin}: a chunk`;
+    case "nodeRetry":
+      return `try ${event.value.attempt} failed, another follows: ${event.value.error?.message ?? "no cause is given"}`;
+    case "executionTakenOver":
+      return "taken over by another orchestrator";
     case "nodeFinished":
-      return ["succeeded", duration(event.value.duration)].filter(Boolean).join(" in ");
+      return ["succeeded", duration(event.value.duration)].filter(Boolean).join(" in ") + (event.value.cached ? ", from the cache" : "");
     case "nodeFailed":
       return `failed: ${event.value.error?.message ?? "no cause is given"}`;
     case "nodeSkipped":
-      return `skipped, as ${event.value.causeNodeId} failed`;
+      return `skipped, as ${event.value.causeNodeId} ${event.value.byCondition ? "has it" : "failed"}`;
     case "nodeCancelled":
       return "stopped";
     case "streamAvailable":
@@ -120,5 +142,5 @@ function json(value: JsonValue | undefined): string {
 /** Returns a number of bytes for people. */
 export function bytes(count: number): string {
   if (count < 1024) return `${count} B`;
-  return count < 1024 ** 2 ? `${(count / 1024).toFixed(0)} KiB` : `${(count / 1024 ** 2).toFixed(1)} MiB`;
+  return count < 1024 ** 2 ? `${(count / 1024).toFixed(0)} KiB` : `${Number((count / 1024 ** 2).toFixed(1))} MiB`;
 }

@@ -14,10 +14,14 @@ const MARKS: Record<NodeState, string> = {
   cancelled: "M4.5 4.5h7v7h-7z",
 };
 
+/** The least scale at which the texts can be read. */
+const SMALLEST = 0.72;
+
 /** The graph of a flow, whose nodes light up as they run. */
 export class GraphView {
   #flow: Flow | undefined;
   #nodes: ReadonlyMap<string, NodeRun> = new Map();
+  #chunks: ReadonlyMap<string, number> = new Map();
   #direction: Direction = "right";
 
   constructor(readonly host: Element) {
@@ -30,26 +34,41 @@ export class GraphView {
     turn();
   }
 
+  /** Takes the flow away. */
+  clear(): void {
+    this.#flow = undefined;
+    this.#nodes = new Map();
+    this.#chunks = new Map();
+    this.host.replaceChildren();
+  }
+
   /** Draws a flow in place of the one before. */
   show(flow: Flow): void {
     this.#flow = flow;
     this.#draw();
   }
 
-  /** Shows where the nodes stand; those that are not named have not begun. */
-  paint(nodes: ReadonlyMap<string, NodeRun>): void {
+  /**
+   * Shows where the nodes stand; those that are not named have not begun.
+   *
+   * @param chunks How many chunks left each stream pin, by `node.pin`.
+   */
+  paint(nodes: ReadonlyMap<string, NodeRun>, chunks: ReadonlyMap<string, number> = new Map()): void {
     this.#nodes = nodes;
+    this.#chunks = chunks;
     for (const box of this.host.querySelectorAll<SVGGElement>("[data-node]")) {
-      const { state, note } = nodes.get(box.dataset["node"] ?? "") ?? { state: "pending", note: "" };
+      const { state, note, since } = nodes.get(box.dataset["node"] ?? "") ?? { state: "pending", note: "" };
+      if (box.dataset["state"] !== state) box.querySelector(".mark")?.setAttribute("d", MARKS[state]);
       box.dataset["state"] = state;
-      box.querySelector(".mark")?.setAttribute("d", MARKS[state]);
-      const label = box.querySelector(".note");
-      if (label) label.textContent = note || (nodes.size > 0 ? state : "");
-      const title = box.querySelector("title");
-      if (title) title.textContent = `${box.dataset["node"]}: ${state}${note && `, ${note}`}`;
+      const taken = state === "running" && since !== undefined ? elapsed(performance.now() - since) : "";
+      put(box.querySelector(".note"), note || taken || (nodes.size > 0 ? state : ""));
+      put(box.querySelector("title"), `${box.dataset["node"]}: ${state}${note && `, ${note}`}`);
     }
     for (const edge of this.host.querySelectorAll<SVGGElement>("[data-from]")) {
-      edge.dataset["state"] = nodes.get(edge.dataset["from"] ?? "")?.state ?? "pending";
+      const { from = "", pin = "", type = "" } = edge.dataset;
+      edge.dataset["state"] = nodes.get(from)?.state ?? "pending";
+      const count = chunks.get(pin) ?? 0;
+      put(edge.querySelector("text"), count > 0 ? `${type} · ${count}` : type);
     }
   }
 
@@ -75,8 +94,10 @@ export class GraphView {
       ...edges,
       ...boxes,
     );
+    // A wide flow is scrolled rather than made too small to be read.
+    drawing.style.minWidth = `${placed.width * SMALLEST}px`;
     this.host.replaceChildren(drawing);
-    this.paint(this.#nodes);
+    this.paint(this.#nodes, this.#chunks);
   }
 
   #edge(edge: FlowEdge, { path, middle }: Curve, flow: Flow): SVGGElement {
@@ -84,17 +105,25 @@ export class GraphView {
     const aside = this.#direction === "down" ? { x: middle.x + 10, y: middle.y + 4 } : { x: middle.x, y: middle.y - 8 };
     return svg(
       "g",
-      { class: "edge", "data-from": from?.nodeId },
+      { class: "edge", "data-from": from?.nodeId, "data-pin": `${from?.nodeId}.${from?.pin}`, "data-type": pinType(flow, edge) },
       svg("title", {}, `${from?.nodeId}.${from?.pin} → ${to?.nodeId}.${to?.pin}`),
       svg("path", { class: "wire", d: path }),
       svg("path", { class: "pulse", d: path }),
       svg(
         "text",
         { x: String(aside.x), y: String(aside.y), "text-anchor": this.#direction === "down" ? "start" : "middle" },
-        pinType(flow, edge),
       ),
     );
   }
+}
+
+// Tenths of a second while it is short, seconds when nobody counts tenths any more.
+function elapsed(ms: number): string {
+  return ms < 300 ? "" : `${(ms / 1000).toFixed(ms < 9_950 ? 1 : 0)} s`;
+}
+
+function put(element: Element | null, text: string): void {
+  if (element && element.textContent !== text) element.textContent = text;
 }
 
 function node({ id, x, y }: Box, type: string): SVGGElement {

@@ -1,44 +1,65 @@
-import { html } from "./element.js";
-import type { Label } from "./run.js";
+import type { Flow } from "@mediamesh/contracts/flow/v1/flow_pb.js";
+import { MediaType } from "@mediamesh/contracts/media/v1/media_pb.js";
+import type { MediaStore } from "../client/index.js";
+import type { Field } from "./fields/field.js";
+import { sinks, upstream, type Run } from "./run.js";
+import type { Shown } from "./shown.js";
+import { SinkView } from "./views/sink.js";
 
-const PERCENT = new Intl.NumberFormat("en", { style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1 });
+interface Shelf {
+  readonly view: SinkView;
+  readonly shown: Shown;
+}
 
-/** Labels as bars, most likely first. */
+/** What a run gives, by the ends of its flow. */
 export class ResultsView {
-  constructor(readonly host: HTMLElement) {}
+  readonly #shelves = new Map<string, Shelf>();
+
+  constructor(
+    readonly host: HTMLElement,
+    readonly store: MediaStore,
+  ) {}
 
   clear(): void {
+    for (const { view } of this.#shelves.values()) view.close();
+    this.#shelves.clear();
     this.host.replaceChildren();
+    delete this.host.dataset["count"];
   }
 
-  show(labels: readonly Label[]): void {
-    this.host.replaceChildren(...labels.map(row));
-    // A bar grows from nothing once it is on the page; its width is set from here, as the page allows no inline styles.
-    requestAnimationFrame(() => {
-      for (const [index, bar] of this.host.querySelectorAll<HTMLElement>(".bar > i").entries()) {
-        bar.style.width = `${Math.max(0.4, Math.min(1, labels[index]?.probability ?? 0) * 100)}%`;
-      }
-    });
+  /** Shows what there is by now; ends of the flow that nothing reached yet take no room. */
+  update(run: Run, fields: readonly Field[], isLive: boolean): void {
+    for (const [nodeId, shown] of run.shown) {
+      if (shown.count === 0) continue;
+      const shelf = this.#shelf(nodeId, shown, run.flow, fields);
+      shelf.view.update(shown, isLive);
+    }
   }
-}
 
-function row({ label, probability }: Label): HTMLLIElement {
-  const [name = label, ...synonyms] = label.split(", ");
-  return html(
-    "li",
-    {},
-    html(
-      "span",
-      { class: "label", title: label },
-      name,
-      ...(synonyms.length > 0 ? [html("small", {}, synonyms.join(", "))] : []),
-    ),
-    html("span", { class: "percent" }, percent(probability)),
-    html("span", { class: "bar", "aria-hidden": "true" }, html("i")),
-  );
-}
+  // A node that is tried again begins with nothing.
+  #shelf(nodeId: string, shown: Shown, flow: Flow | undefined, fields: readonly Field[]): Shelf {
+    const before = this.#shelves.get(nodeId);
+    if (before?.shown === shown) return before;
+    before?.view.close();
+    const near = upstream(flow, nodeId);
+    const given = near.flatMap((id) => fields.find(({ key }) => key.startsWith(`${id}.`)) ?? []);
+    const of = (type: MediaType) => given.find((field) => field.type === type && field.file);
+    const video = of(MediaType.VIDEO);
+    const sound = of(MediaType.AUDIO) ?? video;
+    const view = new SinkView(nodeId, { store: this.store, video: video?.file, player: sound?.player });
+    const shelf = { view, shown };
+    this.#shelves.set(nodeId, shelf);
+    this.#arrange(flow);
+    return shelf;
+  }
 
-/** Returns a probability for people. */
-export function percent(probability: number): string {
-  return PERCENT.format(probability);
+  // The ends stand in the order of the flow. Those that are there are not moved: a video would stop.
+  #arrange(flow: Flow | undefined): void {
+    const elements = sinks(flow).flatMap(({ id }) => this.#shelves.get(id)?.view.element ?? []);
+    for (const stale of [...this.host.children]) if (!elements.includes(stale as HTMLElement)) stale.remove();
+    for (const [place, element] of elements.entries()) {
+      if (this.host.children[place] !== element) this.host.insertBefore(element, this.host.children[place] ?? null);
+    }
+    this.host.dataset["count"] = String(elements.length);
+  }
 }

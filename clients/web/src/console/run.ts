@@ -1,8 +1,8 @@
-import type { JsonValue } from "@bufbuild/protobuf";
 import type { Duration } from "@bufbuild/protobuf/wkt";
 import { ExecutionState, type ExecutionEvent } from "@mediamesh/contracts/flow/v1/execution_pb.js";
-import type { Flow } from "@mediamesh/contracts/flow/v1/flow_pb.js";
-import { jsonOf, MeshError } from "../client/index.js";
+import type { Flow, FlowNode } from "@mediamesh/contracts/flow/v1/flow_pb.js";
+import { MeshError } from "../client/index.js";
+import { Shown } from "./shown.js";
 
 export type NodeState = "pending" | "running" | "succeeded" | "failed" | "skipped" | "cancelled";
 
@@ -11,14 +11,11 @@ export interface NodeRun {
   readonly state: NodeState;
   /** A few words beside the state: how long it took, how far it is. */
   readonly note: string;
+  /** When it began, by `performance.now()`; undefined for one that does not run. */
+  readonly since?: number | undefined;
 }
 
-/** A label that a classifier gave. */
-export interface Label {
-  readonly label: string;
-  /** From 0 to 1. */
-  readonly probability: number;
-}
+const PENDING: NodeRun = { state: "pending", note: "" };
 
 /** A run, as the events so far tell. */
 export class Run {
@@ -28,9 +25,11 @@ export class Run {
   error: MeshError | undefined;
   /** How long it took in the mesh, in milliseconds. */
   durationMs: number | undefined;
-  /** What reached the `ui.stream-console` nodes of the flow, by `node.pin` of where it came from. */
-  readonly shown = new Map<string, JsonValue>();
+  /** What reached the client's ends of the flow, by node. */
+  readonly shown = new Map<string, Shown>();
   readonly nodes = new Map<string, NodeRun>();
+  /** How many chunks left each stream pin, by `node.pin`. */
+  readonly chunks = new Map<string, number>();
 
   /** Takes the next event in. */
   apply(event: ExecutionEvent): void {
@@ -39,29 +38,37 @@ export class Run {
     switch (happened.case) {
       case "executionStarted":
         this.flow = happened.value.flow;
-        for (const { id } of this.flow?.nodes ?? []) this.nodes.set(id, { state: "pending", note: "" });
+        for (const { id } of this.flow?.nodes ?? []) this.nodes.set(id, PENDING);
+        for (const { id } of sinks(this.flow)) this.shown.set(id, new Shown());
         break;
       case "nodeStarted":
-        this.nodes.set(nodeId, { state: "running", note: happened.value.attempt > 1 ? `try ${happened.value.attempt}` : "" });
+        this.#start(nodeId, happened.value.attempt);
         break;
       case "nodeProgress":
-        this.nodes.set(nodeId, { state: "running", note: `${Math.round(happened.value.percent)}%` });
+        this.#change(nodeId, { state: "running", note: `${Math.round(happened.value.percent)}%` });
         break;
       case "nodeOutput":
-        this.#show(nodeId, happened.value.pin, jsonOf(happened.value.value));
+        this.shown.get(nodeId)?.takeValue(happened.value.value);
+        break;
+      case "nodeChunk":
+        this.#count(`${nodeId}.${happened.value.pin}`);
+        this.shown.get(nodeId)?.takeChunk(happened.value.chunk);
+        break;
+      case "nodeRetry":
+        this.#change(nodeId, { state: "running", note: "tries again" });
         break;
       case "nodeFinished":
-        this.nodes.set(nodeId, { state: "succeeded", note: duration(happened.value.duration) });
+        this.#change(nodeId, { state: "succeeded", note: happened.value.cached ? "cached" : duration(happened.value.duration) });
         break;
       case "nodeFailed":
-        this.nodes.set(nodeId, { state: "failed", note: duration(happened.value.duration) });
+        this.#change(nodeId, { state: "failed", note: duration(happened.value.duration) });
         if (happened.value.error) this.error ??= MeshError.fromStatus(happened.value.error);
         break;
       case "nodeSkipped":
-        this.nodes.set(nodeId, { state: "skipped", note: "" });
+        this.#change(nodeId, { state: "skipped", note: "" });
         break;
       case "nodeCancelled":
-        this.nodes.set(nodeId, { state: "cancelled", note: "" });
+        this.#change(nodeId, { state: "cancelled", note: "" });
         break;
       case "executionFinished":
         this.state = happened.value.state;
@@ -73,29 +80,35 @@ export class Run {
     }
   }
 
-  /** The labels among what was shown, most likely first; empty while there are none. */
-  get labels(): Label[] {
-    for (const value of this.shown.values()) {
-      const labels = labelsIn(value);
-      if (labels.length > 0) return labels;
-    }
-    return [];
+  // What came of an earlier try does not count any more.
+  #start(nodeId: string, attempt: number): void {
+    this.nodes.set(nodeId, { state: "running", note: attempt > 1 ? `try ${attempt}` : "", since: performance.now() });
+    if (attempt > 1 && this.shown.has(nodeId)) this.shown.set(nodeId, new Shown());
   }
 
-  #show(nodeId: string, pin: string, value: JsonValue | undefined): void {
-    if (value === undefined) return;
-    const consoles = new Set(this.flow?.nodes.filter(({ type }) => type === "ui.stream-console").map(({ id }) => id));
-    const reaches = this.flow?.edges.some(
-      ({ from, to }) => from?.nodeId === nodeId && from.pin === pin && consoles.has(to?.nodeId ?? ""),
-    );
-    if (reaches || consoles.has(nodeId)) this.shown.set(`${nodeId}.${pin}`, value);
+  #count(pin: string): void {
+    this.chunks.set(pin, (this.chunks.get(pin) ?? 0) + 1);
+  }
+
+  #change(nodeId: string, change: NodeRun): void {
+    const { since } = this.nodes.get(nodeId) ?? PENDING;
+    this.nodes.set(nodeId, change.state === "running" ? { since, ...change } : change);
   }
 }
 
-/** Returns the labels in a JSON value, most likely first; none if it is something else. */
-export function labelsIn(value: JsonValue | undefined): Label[] {
-  const labels = Array.isArray(value) ? value.filter(isLabel) : [];
-  return labels.toSorted((one, other) => other.probability - one.probability);
+/** Returns the nodes of a flow that the client shows. */
+export function sinks(flow: Flow | undefined): FlowNode[] {
+  return (flow?.nodes ?? []).filter(({ type }) => type === "ui.stream-console" || type === "ui.stream-viewer");
+}
+
+/** Returns the nodes from which something reaches a node, nearest first. */
+export function upstream(flow: Flow | undefined, nodeId: string): string[] {
+  const found = new Set([nodeId]);
+  // A set yields what is added while it is read.
+  for (const id of found) {
+    for (const { from, to } of flow?.edges ?? []) if (to?.nodeId === id && from) found.add(from.nodeId);
+  }
+  return [...found].slice(1);
 }
 
 /** Returns a duration in milliseconds. */
@@ -109,10 +122,4 @@ export function duration(of: Duration | number | undefined): string {
   if (ms === undefined) return "";
   if (ms >= 999.5) return `${(ms / 1000).toFixed(ms < 9_950 ? 1 : 0)} s`;
   return `${ms.toFixed(ms < 9.95 ? 1 : 0)} ms`;
-}
-
-function isLabel(value: unknown): value is Label & { [key: string]: JsonValue } {
-  if (typeof value !== "object" || value === null) return false;
-  const { label, probability } = value as Partial<Label>;
-  return typeof label === "string" && typeof probability === "number";
 }

@@ -1,0 +1,111 @@
+import { html } from "../element.js";
+import { clock } from "../time.js";
+import type { Acceptance } from "./accept.js";
+import type { Changed } from "./field.js";
+import { FileField } from "./file_field.js";
+import { LevelMeter } from "./level_meter.js";
+import { record, type Recording } from "./recording.js";
+
+/** Longest recording in seconds where the pin says nothing. */
+const LONGEST = 600;
+// Quieter than this, for so many seconds, is no speech: the wrong microphone, or a muted one.
+const SILENCE = { level: 0.12, seconds: 3 };
+
+/** Takes a recording from the microphone, or a file. */
+export class RecorderField extends FileField {
+  readonly #start = html("button", { type: "button", class: "record" }, html("i", { "aria-hidden": "true" }), "Record");
+  readonly #stop = html("button", { type: "button", class: "stop" }, "Stop");
+  readonly #time = html("span", { class: "time", role: "timer" });
+  readonly #hint = html("small", { role: "status" });
+  readonly #meter = new LevelMeter();
+  #recording: Recording | undefined;
+  #opening = false;
+
+  constructor(
+    key: string,
+    title: string,
+    acceptance: Acceptance,
+    changed: Changed,
+    readonly failed: (thrown: unknown) => void,
+  ) {
+    super(key, title, acceptance, changed);
+    const again = html("button", { type: "button", class: "link" }, "Record again");
+    for (const button of [this.#start, again]) button.addEventListener("click", () => void this.#begin());
+    this.#stop.addEventListener("click", () => void this.#end());
+    this.tools.prepend(again);
+    this.invite.prepend(this.#start);
+    this.invite.after(
+      html("div", { class: "recording" }, this.#meter.element, html("p", {}, this.#time, this.#hint), this.#stop),
+    );
+  }
+
+  override get wish(): string {
+    return `Record something, or choose ${this.acceptance.what}, to begin.`;
+  }
+
+  override give(file: File): void {
+    this.#discard();
+    super.give(file);
+  }
+
+  override close(): void {
+    this.#discard();
+    super.close();
+  }
+
+  async #begin(): Promise<void> {
+    if (this.#opening || this.#recording) return;
+    this.#opening = this.#start.disabled = true;
+    this.player?.pause();
+    try {
+      this.#recording = await record(this.acceptance);
+      this.element.dataset["state"] = "recording";
+      this.#stop.focus();
+      this.#watch(this.#recording);
+    } catch (thrown) {
+      this.failed(thrown);
+    } finally {
+      this.#opening = this.#start.disabled = false;
+    }
+  }
+
+  async #end(): Promise<void> {
+    const recording = this.#recording;
+    this.#recording = undefined;
+    if (!recording) return;
+    try {
+      const { seconds } = recording;
+      this.show(await recording.stop(), clock(seconds));
+      this.changed(false);
+    } catch (thrown) {
+      this.element.dataset["state"] = this.file ? "shown" : "empty";
+      this.failed(thrown);
+    }
+  }
+
+  #discard(): void {
+    this.#recording?.discard();
+    this.#recording = undefined;
+  }
+
+  /** Shows how loud and how long the recording is, and ends it when it is long enough. */
+  #watch(recording: Recording): void {
+    const longest = this.acceptance.longest || LONGEST;
+    let heard = 0;
+    this.#meter.clear();
+    const look = () => {
+      if (this.#recording !== recording) return;
+      const { seconds } = recording;
+      const level = recording.level();
+      if (level > SILENCE.level) heard = seconds;
+      this.#meter.push(level);
+      this.#time.textContent = clock(seconds, 0);
+      const hint = seconds - heard > SILENCE.seconds ? "Nothing is heard: is this the right microphone?" : "";
+      if (this.#hint.textContent !== hint) this.#hint.textContent = hint;
+      if (seconds >= longest) return void this.#end();
+      // Unlike an animation frame, this goes on in a tab that is not seen.
+      setTimeout(look, 50);
+    };
+    look();
+  }
+}

@@ -1,0 +1,91 @@
+import type { Transcript } from "../../client/index.js";
+import { html } from "../element.js";
+import type { Speech } from "../speech.js";
+import { clock } from "../time.js";
+
+interface Row {
+  readonly element: HTMLLIElement;
+  readonly text: HTMLElement;
+  segment: Transcript;
+}
+
+/** What was said, line by line; a line that goes on is replaced until it is final, and words light up as they are played. */
+export class TranscriptView {
+  // Lines that are not final change many times a second: only final ones are read out.
+  readonly element = html("ol", { class: "speech", "aria-label": "Transcript" });
+  readonly #rows = new Map<number, Row>();
+  readonly #said = html("p", { class: "aside", "aria-live": "polite" });
+  #player: HTMLMediaElement | undefined;
+
+  /** Returns the element that reads final lines out. */
+  get announcer(): HTMLElement {
+    return this.#said;
+  }
+
+  /** Lets the lines be found in what plays the sound. */
+  follow(player: HTMLMediaElement | undefined): void {
+    if (player === this.#player) return;
+    this.#player = player;
+    player?.addEventListener("timeupdate", () => this.#mark(player.currentTime));
+  }
+
+  update(speech: Speech): void {
+    for (const [place, segment] of speech.segments.entries()) {
+      const row = this.#rows.get(segment.segment) ?? this.#add(segment);
+      if (this.element.children[place] !== row.element) this.element.insertBefore(row.element, this.element.children[place] ?? null);
+      if (row.segment !== segment || !row.text.hasChildNodes()) this.#fill(row, segment);
+    }
+  }
+
+  #add(segment: Transcript): Row {
+    const text = html("p", {});
+    const time = html("button", { type: "button", class: "time" });
+    const row: Row = { element: html("li", {}, time, text), text, segment };
+    time.addEventListener("click", () => this.#seek(row.segment.start));
+    this.#rows.set(segment.segment, row);
+    return row;
+  }
+
+  #fill(row: Row, segment: Transcript): void {
+    row.segment = segment;
+    row.element.dataset["final"] = String(segment.final);
+    const time = row.element.querySelector("button");
+    if (time) {
+      time.textContent = clock(segment.start);
+      time.disabled = !this.#player;
+      time.title = this.#player ? "Play from here" : "";
+    }
+    row.text.replaceChildren(...(segment.words.length > 0 ? worded(segment) : [segment.text]));
+    if (segment.final) this.#said.textContent = segment.text;
+  }
+
+  #seek(seconds: number): void {
+    const player = this.#player;
+    if (!player) return;
+    player.currentTime = seconds;
+    void player.play().catch(() => {});
+  }
+
+  #mark(seconds: number): void {
+    for (const word of this.element.querySelectorAll<HTMLElement>("[data-start]")) {
+      const { start, end } = word.dataset;
+      word.toggleAttribute("data-now", Number(start) <= seconds && seconds < Number(end));
+    }
+  }
+}
+
+function worded({ words }: Transcript): (Node | string)[] {
+  return words.flatMap(({ text, start, end, probability }) => [
+    html(
+      "span",
+      {
+        "data-start": String(start),
+        "data-end": String(end),
+        "data-sure": probability < 0.5 ? "no" : undefined,
+        title: `${clock(start, 2)}, ${Math.round(probability * 100)}% sure`,
+      },
+      text.trim(),
+    ),
+    " ",
+  ]);
+}
