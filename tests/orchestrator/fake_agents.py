@@ -71,6 +71,7 @@ class Agents(agent_service_pb2_grpc.AgentServiceServicer):
         self.running: Counter[str] = Counter()
         self.cancelled: Counter[str] = Counter()
         self.sent: Counter[str] = Counter()
+        self.tries: dict[tuple[str, str], list[int]] = {}
         self.attempts: dict[str, list[int]] = {}
         self.release = asyncio.Event()
         self.changed = asyncio.Condition()
@@ -82,6 +83,7 @@ class Agents(agent_service_pb2_grpc.AgentServiceServicer):
         opened = (await anext(aiter(request_iterator))).open
         run = opened.context.execution_id
         self.running[run] += 1
+        self.tries.setdefault((run, opened.context.node_id), []).append(opened.context.attempt)
         await self._notify()
         try:
             async for answer in getattr(self, opened.agent_id.removeprefix("test."))(opened, request_iterator):

@@ -111,8 +111,8 @@ class Takeover:
         elif 0 < stored.execution.deadline_time.ToNanoseconds() <= time.time_ns():
             await self._end(stored, EXECUTION_STATE_FAILED, DeadlineExceeded(f"{_GONE}, and its time is over."))
         elif stored.fence >= self._settings.max_takeovers:
-            times = f", and it was taken over {stored.fence} times before" if stored.fence else ""
-            await self._end(stored, EXECUTION_STATE_FAILED, Unavailable(f"{_GONE}{times}."))
+            often = f", and the run was taken over as often as may be: {stored.fence}" if stored.fence else ""
+            await self._end(stored, EXECUTION_STATE_FAILED, Unavailable(f"{_GONE}{often}."))
         elif self._running.has_room:
             await self._take(stored)
 

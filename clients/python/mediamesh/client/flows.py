@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing, suppress
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from google.protobuf import duration_pb2
 
 from mediamesh.api.flow.v1 import flow_service_pb2 as pb
 from mediamesh.api.flow.v1.flow_service_pb2_grpc import FlowServiceStub
-from mediamesh.wire.errors import DeadlineExceeded, StreamInterrupted, Unavailable
+from mediamesh.wire.errors import DeadlineExceeded, MeshError, StreamInterrupted, Unavailable
 
 if TYPE_CHECKING:
     import grpc
@@ -27,6 +28,7 @@ __all__ = ["FlowClient"]
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
 _CLOCK_SECONDS = 0.1
+_LEAVE_SECONDS = 5.0
 
 
 class FlowClient:
@@ -51,7 +53,10 @@ class FlowClient:
         workspace_id: str = "",
         timeout: float | None = None,
     ) -> AsyncGenerator[ExecutionEvent]:
-        """Run a flow and yield its events; leaving the iteration early cancels the run.
+        """Run a flow and yield its events, each once; leaving the iteration early cancels the run.
+
+        A server that dies or goes away once the run has begun is not seen: another one goes on with the run, and the
+        events are read on as by `watch`.
 
         Args:
             source: The flow.
@@ -63,21 +68,46 @@ class FlowClient:
             InvalidFlow: the flow has mistakes; its violations name file, line and column.
             InvalidRequest: an input does not fit.
             DeadlineExceeded: the timeout passed.
-            StreamInterrupted: the connection broke off, and with it the run; `start` and `watch` survive that.
+            Unavailable: no server could be reached, or none again for a minute.
+            StreamInterrupted: the connection broke off before the first event, so that the run is not known.
         """
         request = pb.RunFlowRequest(source=source, inputs=inputs or {}, workspace_id=workspace_id)
-        begin = monotonic()
+        begin, run, position = monotonic(), "", 0
         call = self._stub.RunFlow(request, timeout=timeout)
         try:
             async for response in call:
-                yield response.event
-        except StreamInterrupted as error:
+                event = response.event
+                if event.HasField("go_away"):
+                    break
+                run, position = event.execution_id, max(position, event.sequence, event.gap.last_sequence)
+                yield event
+                if event.HasField("execution_finished"):
+                    return
+        except (StreamInterrupted, Unavailable) as error:
             # At the deadline a proxy may break the call off just before our own clock ends it.
             if timeout is not None and monotonic() - begin >= timeout - _CLOCK_SECONDS:
                 raise DeadlineExceeded(f"The run took longer than its {timeout:g} s.") from error
-            raise
+            if not run:
+                raise
         finally:
             call.cancel()
+        async with aclosing(self._rest(run, position)) as rest:
+            async for event in rest:
+                yield event
+
+    async def _rest(self, run: str, position: int) -> AsyncGenerator[ExecutionEvent]:
+        """Yield what follows in our run after its server was gone; leaving early cancels it."""
+        ended = False
+        try:
+            async with aclosing(self.watch(run, position)) as events:
+                async for event in events:
+                    ended = event.HasField("execution_finished")
+                    yield event
+        finally:
+            if not ended:
+                with suppress(MeshError, TimeoutError):
+                    async with asyncio.timeout(_LEAVE_SECONDS):
+                        await self.cancel(run)
 
     async def start(
         self,
