@@ -6,12 +6,16 @@ from mediamesh.api.flow.v1.flow_pb2 import FlowSource
 
 
 def flow(*nodes: str, edges: str = "", name: str = "test.mlab") -> FlowSource:
-    """Return a flow: nodes as `id type` with the rest of the mapping after a comma, edges as `a.b>c.d` with blanks."""
+    """Return a flow: nodes as `id type` with the rest of the mapping after a comma, edges as `a.b>c.d` with blanks.
+
+    A node without a type is an id with the rest after a comma.
+    """
     lines = ["apiVersion: v1beta1", "kind: Flow", "meta: {id: test}", "graph:", "  nodes:"]
     for node in nodes:
         head, _, rest = node.partition(",")
-        node_id, kind = head.split()
-        lines.append(f"    - {{id: {node_id}, type: {kind}{', ' + rest if rest else ''}}}")
+        node_id, *kind = head.split()
+        keys = [f"id: {node_id}", *(f"type: {name}" for name in kind), *([rest.strip()] if rest else [])]
+        lines.append(f"    - {{{', '.join(keys)}}}")
     lines.append("  edges:")
     for edge in edges.split():
         start, end = edge.split(">")

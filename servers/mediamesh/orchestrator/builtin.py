@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mediamesh.api.agent.v1 import manifest_pb2, pin_pb2
 
-__all__ = ["AUDIO_RECORDER", "BUILTIN", "OPEN_PINS", "SINKS", "SOURCES"]
+__all__ = ["AUDIO_RECORDER", "BUILTIN", "OPEN_END", "OPEN_PINS", "SINKS", "SOURCES"]
 
 _VERSION = "1.0.0"
 _RUNTIME = "mediamesh-client"
@@ -14,6 +14,8 @@ STREAM_CONSOLE, STREAM_VIEWER = "ui.stream-console", "ui.stream-viewer"
 # What the client fills, and what it shows.
 SOURCES = frozenset({FILE_UPLOAD, AUDIO_RECORDER})
 SINKS = frozenset({STREAM_CONSOLE, STREAM_VIEWER})
+# The one pin of each.
+OPEN_END = {FILE_UPLOAD: "file", AUDIO_RECORDER: "audio", STREAM_CONSOLE: "input", STREAM_VIEWER: "input"}
 # Pins that take the type and the constraints of the pin at the other end of their first edge.
 OPEN_PINS = frozenset({(FILE_UPLOAD, "file"), (STREAM_CONSOLE, "input"), (STREAM_VIEWER, "input")})
 

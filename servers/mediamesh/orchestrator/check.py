@@ -11,6 +11,7 @@ from mediamesh.orchestrator.builtin import AUDIO_RECORDER, OPEN_PINS
 from mediamesh.orchestrator.conversions import Conversions, conversions_between, offer
 from mediamesh.orchestrator.draft import Draft, among, quoted
 from mediamesh.orchestrator.pins import clash, misfit
+from mediamesh.orchestrator.references import resolve_references
 from mediamesh.orchestrator.wiring import ends, find_cycles, is_constant
 from mediamesh.wire.modalities import refusal
 from mediamesh.wire.pins import MEDIA_TYPES, plain_value
@@ -42,8 +43,10 @@ class _Check:
         self._nodes = {node.id: node for node in draft.flow.nodes}
         self._edges = list(draft.flow.edges)
         self._conversions = Conversions(draft.flow)
+        self._broken: set[tuple[str, str, str]] = set()
 
     def run(self) -> None:
+        self._broken = resolve_references(self._draft)
         for node in self._nodes.values():
             self._agent(node)
         self._open_pins()
@@ -90,6 +93,8 @@ class _Check:
     def _params(self, node: FlowNode, manifest: manifest_pb2.Manifest) -> None:
         params = {param.name: param for param in manifest.params}
         for name, value in node.params.fields.items():
+            if (node.id, "params", name) in self._broken:
+                continue
             if name in params:
                 problem = misfit(plain_value(params[name], value), params[name])
                 said = f"The parameter {quoted(name)} is wrong: it {problem}." if problem else ""
@@ -109,6 +114,8 @@ class _Check:
                     f"{quoted(node.type)} has no output pin {quoted(name)}.{among(name, pins)}",
                     node.id, "outputs", name,
                 )  # fmt: skip
+            elif (node.id, "outputs", name) in self._broken:
+                continue
             elif problem := misfit(plain_value(pins[name], value), pins[name]):
                 self._draft.wrong(
                     flow_pb2.FLOW_ISSUE_CODE_INCOMPATIBLE_PINS,

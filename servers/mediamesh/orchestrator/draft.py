@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from mediamesh.api.flow.v1 import flow_pb2
@@ -42,7 +43,8 @@ class Draft:
         self.flow = flow_pb2.Flow()
         self.parts: dict[str, str] = {}
         self.issues: list[flow_pb2.FlowIssue] = []
-        self._places: dict[tuple[object, ...], Place] = {}
+        # Of each node, by its id, and of each edge, by its index: what has a place, by its path there.
+        self._places: dict[object, dict[tuple[object, ...], Place]] = defaultdict(dict)
 
     def mark(self, mark: Any, *path: object) -> None:
         """Remember where a part of the flow stands; ``mark`` counts from 0 as YAML's do."""
@@ -50,17 +52,25 @@ class Draft:
 
     def put(self, place: Place, *path: object) -> None:
         """Remember where a part of the flow stands: a node by its id, an edge by its index, and what is in them."""
-        self._places[path] = place
+        self._places[path[0]][path[1:]] = place
 
     def place(self, *path: object) -> Place:
         """Return where a part of the flow stands, or the nearest part around it that has a place."""
-        while path and path not in self._places:
-            path = path[:-1]
-        return self._places.get(path, Place(self.file, 1, 1))
+        known = self._places.get(path[0], {}) if path else {}
+        rest = path[1:]
+        while rest and rest not in known:
+            rest = rest[:-1]
+        return known.get(rest, Place(self.file, 1, 1))
 
-    def places(self, node_id: str) -> Iterator[tuple[tuple[object, ...], Place]]:
-        """Yield the parts of a node that have a place, each with it."""
-        return ((path, place) for path, place in self._places.items() if path and path[0] == node_id)
+    def take_places(self, other: Draft, node_id: str, new_id: str) -> None:
+        """Remember where a node of another draft stands, and what is in it, under a new id."""
+        for path, place in other._places[node_id].items():
+            self.put(place, new_id, *path)
+
+    def take(self, issue: flow_pb2.FlowIssue) -> None:
+        """Take over an issue; a flow that is used twice has its mistakes once."""
+        if len(self.issues) < _MAX_ISSUES and issue not in self.issues:
+            self.issues.append(issue)
 
     def wrong(self, code: flow_pb2.FlowIssueCode.ValueType, message: str, *path: object) -> None:
         """Take note of an issue at a part of the flow, or at the nearest part around it that has a place."""
@@ -72,9 +82,7 @@ class Draft:
     ) -> None:
         """Take note of an issue at a line and column, both from 1, of this file or another one."""
         issue = flow_pb2.FlowIssue(code=code, message=message[:2048], file=file or self.file, line=line, column=column)
-        # A flow that is used twice has its mistakes once.
-        if len(self.issues) < _MAX_ISSUES and issue not in self.issues:
-            self.issues.append(issue)
+        self.take(issue)
 
     def in_order(self) -> list[flow_pb2.FlowIssue]:
         """Return the issues in the order of the file, and after them those of the files that it uses."""

@@ -13,10 +13,10 @@ from mediamesh.api.flow.v1 import flow_pb2
 from mediamesh.api.flow.v1.execution_pb2 import EXECUTION_STATE_CANCELLED, Execution, ExecutionState
 from mediamesh.orchestrator.check import check_flow
 from mediamesh.orchestrator.draft import Draft
+from mediamesh.orchestrator.expansion import expanded
 from mediamesh.orchestrator.features import check_features, failure_of
 from mediamesh.orchestrator.inputs import prepared
 from mediamesh.orchestrator.runlog.identity import new_id
-from mediamesh.orchestrator.source import read_flow
 from mediamesh.orchestrator.state import begun, has_ended
 from mediamesh.wire.errors import MeshError, NotFound, Unavailable
 
@@ -73,12 +73,12 @@ class Executions:
         agents, unreachable = self._catalog.agents(), self._catalog.unreachable()
 
         def read_and_check() -> Draft:
-            draft = read_flow(source, max_nodes=self._settings.max_nodes)
+            draft = expanded(source, max_nodes=self._settings.max_nodes)
             check_flow(draft, agents, unreachable)
             return draft
 
         # A large text takes long enough to hold up other calls.
-        in_loop = len(source.yaml) <= _READ_IN_LOOP_BYTES
+        in_loop = source.ByteSize() <= _READ_IN_LOOP_BYTES
         return read_and_check() if in_loop else await asyncio.to_thread(read_and_check)
 
     async def start(

@@ -28,6 +28,7 @@ _MAX_RETRIES = 20
 _MAX_MULTIPLIER = 10
 _OPTIONAL = ("params", "outputs", "timeout", "response", "retries", "cache")
 _RESPONSES = {"sync": ResponseMode.RESPONSE_MODE_SYNC, "streaming": ResponseMode.RESPONSE_MODE_STREAMING}
+_PATH = re.compile(r"[^\x00-\x1f]+")
 _NODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
@@ -44,7 +45,7 @@ class NodeReader:
 
     def read(self, node: yaml.Node) -> None:
         """Read a node; without an id of its own it is left out."""
-        parts = self._shape.mapping(node, "A node", required=("id", "type"), optional=_OPTIONAL)
+        parts = self._parts(node)
         node_id = self._id(parts)
         if not node_id:
             return
@@ -52,6 +53,13 @@ class NodeReader:
         self._draft.mark(node.start_mark, node_id)
         for name, part in parts.items():
             self._part(name, part, read)
+
+    def _parts(self, node: yaml.Node) -> Mapping[str, yaml.Node]:
+        keys = {key.value for key, _ in node.value} if isinstance(node, yaml.MappingNode) else set()
+        if "flow" in keys:
+            what = "A node that is a flow"
+            return self._shape.mapping(node, what, required=("id", "flow"), optional=("params",))
+        return self._shape.mapping(node, "A node", required=("id", "type"), optional=(*_OPTIONAL, "flow"))
 
     def _id(self, parts: Mapping[str, yaml.Node]) -> str:
         if "id" not in parts:
@@ -74,6 +82,9 @@ class NodeReader:
         match name:
             case "type":
                 read.type = self._shape.text(part, "type", limit=128)
+            case "flow":
+                if path := self._shape.text(part, "flow", _PATH, "the path of a file", limit=255):
+                    self._draft.parts[read.id] = path
             case "params" | "outputs":
                 self._values(part, read, name)
             case "timeout":

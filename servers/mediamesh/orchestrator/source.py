@@ -6,6 +6,8 @@ import re
 from typing import TYPE_CHECKING
 
 from mediamesh.api.flow.v1 import flow_pb2
+from mediamesh.orchestrator.condition_source import parse
+from mediamesh.orchestrator.conditions import BadCondition
 from mediamesh.orchestrator.document import BadDocument, compose
 from mediamesh.orchestrator.draft import Draft, quoted
 from mediamesh.orchestrator.node_source import NodeReader
@@ -78,15 +80,33 @@ class _Reader:
             self._edge(entry)
 
     def _edge(self, node: yaml.Node) -> None:
-        parts = self._shape.mapping(node, "An edge", required=("from", "to"))
+        parts = self._shape.mapping(node, "An edge", required=("from", "to"), optional=("when",))
         ends = {name: self._address(parts[name], name) for name in ("from", "to") if name in parts}
         if len(ends) < 2 or not all(ends.values()):
             return
         index = len(self._flow.edges)
         edge = self._flow.edges.add(line=place(node)[0])
+        self._draft.mark(node.start_mark, index)
         for name, address in ends.items():
             self._draft.mark(parts[name].start_mark, index, name)
             getattr(edge, name).CopyFrom(address)
+        if "when" in parts:
+            self._draft.mark(parts["when"].start_mark, index, "when")
+            edge.when = self._condition(parts["when"])
+
+    def _condition(self, node: yaml.Node) -> str:
+        text = self._shape.text(node, "when")
+        if not text:
+            return ""
+        try:
+            parse(text, {known.id for known in self._flow.nodes})
+        except BadCondition as error:
+            line, column = place(node)
+            if "\n" not in text:
+                column += error.offset + (getattr(node, "style", None) in {"'", '"'})
+            self._draft.wrong_at(flow_pb2.FLOW_ISSUE_CODE_INVALID_CONDITION, f"The condition {error}.", line, column)
+            return ""
+        return text
 
     def _address(self, node: yaml.Node, what: str) -> flow_pb2.PinAddress | None:
         text = self._shape.text(node, what)

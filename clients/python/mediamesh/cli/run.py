@@ -15,7 +15,8 @@ from mediamesh.cli import inputs
 from mediamesh.cli.door import Server, complete, target
 from mediamesh.cli.view import RunView, line
 from mediamesh.client import Mesh
-from mediamesh.wire.errors import InvalidFlow, InvalidRequest, MeshError
+from mediamesh.client.flow_files import read_flow_source
+from mediamesh.wire.errors import InvalidFlow, MeshError
 from mediamesh.wire.json import to_json
 
 if TYPE_CHECKING:
@@ -62,15 +63,12 @@ async def _run(
 
 
 def source(path: Path) -> flow_pb2.FlowSource:
-    """Read a flow from a file.
+    """Read a flow from a file, with the flows that it names.
 
     Raises:
         InvalidRequest: there is no such file, or it is not UTF-8.
     """
-    try:
-        return flow_pb2.FlowSource(name=path.name, yaml=path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidRequest(f"{path} cannot be read: {error}") from error
+    return read_flow_source(path)
 
 
 async def checked(mesh: Mesh, text: flow_pb2.FlowSource) -> flow_pb2.Flow:
