@@ -10,6 +10,7 @@ from aiobotocore.config import AioConfig
 from PIL import Image
 
 from mediamesh.api.media.v1 import media_service_pb2 as pb
+from mediamesh.api.media.v1.media_pb2 import MediaType
 from mediamesh.api.media.v1.media_service_pb2_grpc import MediaServiceStub
 from mediamesh.client.channel import connect
 from mediamesh.client.media import MediaClient
@@ -75,6 +76,20 @@ def place():
         node_id="upload",
         pin_name="file",
     )
+
+
+@pytest.fixture
+def refused(media, bucket, place):
+    """Return what uploads bytes, expects an error, and looks that nothing is stored."""
+
+    async def upload(data, error, match, *, kind=MediaType.MEDIA_TYPE_IMAGE, **options):
+        with pytest.raises(error, match=match) as raised:
+            await media.upload(data, media_type=kind, place=place, **options)
+        assert await bucket.is_empty(place)
+        assert raised.value.violations
+        return raised.value
+
+    return upload
 
 
 @pytest.fixture(scope="session")

@@ -26,20 +26,6 @@ def png(width, height, *, pixels=b"") -> bytes:
     return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", body) + png_chunk(b"IEND", b"")
 
 
-@pytest.fixture
-def refused(media, bucket, place):
-    """Return what uploads bytes, expects an error, and looks that nothing is stored."""
-
-    async def upload(data, error, match, **options):
-        with pytest.raises(error, match=match) as raised:
-            await media.upload(data, media_type=IMAGE, place=place, **options)
-        assert await bucket.is_empty(place)
-        assert raised.value.violations
-        return raised.value
-
-    return upload
-
-
 async def test_a_text_named_jpg_is_no_picture(refused) -> None:
     error = await refused(b"Dear Sir or Madam,\n", UnsupportedMediaType, "text/plain", filename="photo.jpg")
     assert error.number == "E1010"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import av
+from av.stream import Disposition
 
 from mediamesh.wire.errors import MediaDecodeFailed, MediaTooLarge, UnsupportedMediaType
 
@@ -75,7 +76,7 @@ def opened(file: BinaryIO, mime_type: str, *, pixels: int) -> Generator[InputCon
 
 def film_of(container: InputContainer) -> VideoStream | None:
     """Return the track of moving pictures; a cover is none."""
-    covers = av.stream.Disposition.attached_pic
+    covers = Disposition.attached_pic
     return next((stream for stream in container.streams.video if not stream.disposition & covers), None)
 
 
