@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 import av
-from av.error import FFmpegError, InvalidDataError
+from av.error import ArgumentError, FFmpegError, InvalidDataError
 
 from mediamesh.agents.video_analyzer.pictures import displayed_size
 from mediamesh.wire.errors import MediaDecodeFailed, MediaTooLarge, UnsupportedMediaType
@@ -87,7 +87,7 @@ class Video:
         with self._taking_turn():
             try:
                 self._container = av.open(self._file, mode="r", container_options=_OPTIONS)
-            except InvalidDataError as error:
+            except (InvalidDataError, ArgumentError) as error:  # no format that is known, or one off the list
                 raise UnsupportedMediaType("The bytes are no video in MP4, WebM, QuickTime or Matroska.") from error
             except (FFmpegError, UnicodeDecodeError) as error:
                 raise MediaDecodeFailed(f"The video cannot be read: {error}") from error
