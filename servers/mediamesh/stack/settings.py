@@ -50,6 +50,7 @@ class UpSettings(Settings):
         default=[
             "nanodet_int8",
             "silero_vad",
+            "whisper_tiny_en",
             "ppocr_detector",
             "ppocr_recogniser",
             "ppocr_orientation",
