@@ -9,7 +9,7 @@ from mediamesh.api.agent.v1 import pin_pb2
 from mediamesh.api.flow.v1.flow_pb2 import Flow
 from mediamesh.api.media.v1 import media_pb2
 from mediamesh.cli import inputs
-from mediamesh.wire.errors import InvalidRequest
+from mediamesh.wire.errors import InvalidRequest, UnsupportedMediaType
 
 TYPES = {
     "number": pin_pb2.PIN_TYPE_NUMBER,
@@ -17,6 +17,9 @@ TYPES = {
     "json": pin_pb2.PIN_TYPE_JSON,
     "string": pin_pb2.PIN_TYPE_STRING,
     "image": pin_pb2.PIN_TYPE_IMAGE,
+    "audio": pin_pb2.PIN_TYPE_AUDIO,
+    "video": pin_pb2.PIN_TYPE_VIDEO,
+    "document": pin_pb2.PIN_TYPE_DOCUMENT,
 }
 
 
@@ -92,3 +95,42 @@ async def test_a_file_is_uploaded_in_pieces_with_progress(tmp_path) -> None:
 async def test_a_file_that_is_not_there_is_named(tmp_path) -> None:
     with pytest.raises(InvalidRequest, match="there is no file"):
         await value_of("image", str(tmp_path / "none.jpg"))
+
+
+@pytest.mark.parametrize("kind", ["image", "audio", "video", "document"])
+async def test_a_file_goes_up_as_what_the_pin_that_it_enters_takes(tmp_path, kind) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"some bytes")
+    value, _ = await value_of(kind, str(file))
+    assert value.media.type == media_pb2.MediaType.Value(f"MEDIA_TYPE_{kind.upper()}")
+
+
+async def test_the_pin_itself_counts_where_the_mesh_gave_it_a_type(tmp_path) -> None:
+    file = tmp_path / "speech.wav"
+    file.write_bytes(b"some bytes")
+    flow = flow_to("json")  # as where a converter of its own took the place of the first edge
+    flow.nodes.add(id="a").output_pins.add(name="out", type=pin_pb2.PIN_TYPE_AUDIO)
+    values = await inputs.values(
+        {"a.out": str(file)}, flow, cast("Any", FakeMedia()), workspace_id="", progress=lambda *_: None
+    )
+    assert values["a.out"].media.type == media_pb2.MEDIA_TYPE_AUDIO
+
+
+async def test_what_lies_in_the_store_is_given_by_its_address() -> None:
+    value, told = await value_of("video", "s3://media/default/f/e/n/p_1.mp4")
+    assert value.media.type == media_pb2.MEDIA_TYPE_VIDEO
+    assert value.media.ref.url == "s3://media/default/f/e/n/p_1.mp4"
+    assert not told
+
+
+async def test_a_file_that_is_refused_is_named_with_its_pin(tmp_path) -> None:
+    class Refusing:
+        async def upload(self, data, **about):
+            raise UnsupportedMediaType.of_field("chunk.data", "the bytes are text/plain", found="text/plain")
+
+    file = tmp_path / "song.mp3"
+    file.write_bytes(b"la la la")
+    with pytest.raises(UnsupportedMediaType) as raised:
+        await value_of("audio", str(file), Refusing())
+    assert raised.value.violations == [("a.out", "song.mp3: the bytes are text/plain")]
+    assert raised.value.metadata["found"] == "text/plain"

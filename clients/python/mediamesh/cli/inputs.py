@@ -1,4 +1,4 @@
-"""Values for a run, from the command line: ``--input upload.file=photo.jpg``."""
+"""Values for a run, from the command line: ``--input upload.file=photo.jpg --input recorder.audio=speech.wav``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from google.protobuf import json_format
 
 from mediamesh.api.agent.v1 import pin_pb2, value_pb2
-from mediamesh.api.media.v1 import media_service_pb2
+from mediamesh.api.media.v1 import media_pb2, media_service_pb2
 from mediamesh.wire.errors import InvalidRequest
 from mediamesh.wire.pins import MEDIA_TYPES, type_name
 
@@ -53,7 +53,7 @@ async def values(
     """Turn texts into values of the types that the flow's pins want; files for media pins are uploaded.
 
     Args:
-        given: Text by ``node.pin``: a path for media, the value itself for the rest.
+        given: Text by ``node.pin``: a path for media, or an address in the store; the value itself for the rest.
         flow: The flow as the mesh checked it.
         media: Where files go.
         workspace_id: Who they belong to.
@@ -62,49 +62,63 @@ async def values(
     Raises:
         InvalidRequest: a file cannot be read, or a text is not of its pin's type.
     """
-    return {
-        name: await _value(name, text, flow, media, workspace_id=workspace_id, progress=progress)
-        for name, text in given.items()
-    }
+    store = _Store(media, flow.id, workspace_id or "default", progress)
+    return {name: await _value(name, text, _wanted_type(name, flow), store) for name, text in given.items()}
 
 
-async def _value(
-    name: str,
-    text: str,
-    flow: Flow,
-    media: MediaClient,
-    *,
-    workspace_id: str,
-    progress: Callable[[str, int, int], None],
-) -> value_pb2.Value:
-    wanted = _wanted_type(name, flow)
+async def _value(name: str, text: str, wanted: PinType.ValueType, store: _Store) -> value_pb2.Value:
     if wanted in MEDIA_TYPES:
+        return value_pb2.Value(media=await store.media_of(name, text, MEDIA_TYPES[wanted]))
+    try:
+        return _plain(text, wanted)
+    except (OSError, ValueError) as error:
+        raise InvalidRequest.of_field(name, f"{text!r} is not a {type_name(wanted)}") from error
+
+
+class _Store:
+    """The media store, as the place that one flow's files go to."""
+
+    def __init__(
+        self, media: MediaClient, flow_id: str, workspace_id: str, progress: Callable[[str, int, int], None]
+    ) -> None:
+        self._media, self._flow_id, self._workspace_id, self._progress = media, flow_id, workspace_id, progress
+
+    async def media_of(self, name: str, text: str, kind: media_pb2.MediaType.ValueType) -> media_pb2.MediaValue:
+        """Return the media at an address in the store, or of a file, which is uploaded."""
+        if text.startswith("s3://"):
+            return media_pb2.MediaValue(type=kind, ref=media_pb2.MediaReference(url=text))
         path = Path(text).expanduser()  # noqa: ASYNC240 - a command reads its own disk, and nothing else waits
         if not path.is_file():
             raise InvalidRequest.of_field(name, f"there is no file {text}")
         node_id, pin = name.split(".")
         place = media_service_pb2.MediaPlace(
-            workspace_id=workspace_id or "default",
-            flow_id=flow.id,
+            workspace_id=self._workspace_id,
+            flow_id=self._flow_id,
             execution_id="uploads",
             node_id=node_id,
             pin_name=pin,
         )
-        stored = await media.upload(
-            _pieces(path, lambda sent, total: progress(name, sent, total)),
-            media_type=MEDIA_TYPES[wanted],
-            place=place,
-            filename=path.name,
-        )
-        return value_pb2.Value(media=stored)
-    try:
-        return _plain(text, wanted)
-    except ValueError as error:
-        raise InvalidRequest.of_field(name, f"{text!r} is not a {type_name(wanted)}") from error
+        try:
+            return await self._media.upload(
+                _pieces(path, lambda sent, total: self._progress(name, sent, total)),
+                media_type=kind,
+                place=place,
+                filename=path.name,
+            )
+        except InvalidRequest as error:
+            # The fields of an upload are no affair of who gave a file.
+            what = "; ".join(description for _, description in error.violations) or error.text
+            raise type(error).of_field(name, f"{path.name}: {what}", **error.metadata) from error
 
 
 def _wanted_type(name: str, flow: Flow) -> PinType.ValueType:
-    """Return the type of the pin that a value will enter: that of the first edge away from ``node.pin``."""
+    """Return the type of an input: that of the pin itself, or of the one that its first edge enters.
+
+    The mesh gives the pin of an upload the type of the pin that it feeds.
+    """
+    outputs = {f"{node.id}.{pin.name}": pin.type for node in flow.nodes for pin in node.output_pins}
+    if name in outputs:
+        return outputs[name]
     pins = {(node.id, pin.name): pin.type for node in flow.nodes for pin in node.input_pins}
     for edge in flow.edges:
         source = getattr(edge, "from")  # a keyword of Python
