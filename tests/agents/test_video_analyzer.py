@@ -21,6 +21,7 @@ from mediamesh.agents.video_analyzer import VideoAnalyzer
 from mediamesh.agents.video_analyzer.choice import Choice
 from mediamesh.agents.video_analyzer.course import Course
 from mediamesh.agents.video_analyzer.detection import ObjectDetection
+from mediamesh.agents.video_analyzer.latency import Latency
 from mediamesh.agents.video_analyzer.video import Video
 from mediamesh.api.agent.v1.agent_service_pb2 import OpenRun
 from mediamesh.api.media.v1.media_pb2 import MediaType, MediaValue
@@ -119,6 +120,8 @@ async def test_every_frame_has_a_result_with_its_time_and_boxes_in_its_own_pixel
             {"label": "person", "class": 0, "score": 0.5, "box": [32, 24, 32, 24]},
         ],
     }
+    latency = summary.pop("latency")
+    assert 0 <= latency["p50"] <= latency["p90"] <= latency["p99"] < 10
     assert summary == {
         "analysis": "object_detection",
         "duration": pytest.approx(0.4),
@@ -251,6 +254,14 @@ async def test_a_video_at_its_own_pace_takes_its_time_and_drops_what_is_late_but
     indices = [-1, *(frame["index"] for frame in frames)]
     gaps = [after - before - 1 for before, after in pairwise(indices)]
     assert [frame["dropped"] for frame in frames] == gaps
+
+
+def test_shares_of_latencies_are_those_of_the_times_noted() -> None:
+    latency = Latency()
+    assert latency.told() == {"p50": 0, "p90": 0, "p99": 0}
+    for milliseconds in [*range(1, 100), 1_000_000]:
+        latency.add(milliseconds / 1000)
+    assert latency.told() == {"p50": 0.05, "p90": 0.09, "p99": 0.099}
 
 
 @pytest.mark.parametrize(

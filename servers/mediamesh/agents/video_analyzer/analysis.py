@@ -27,13 +27,15 @@ class Picture:
         width: Of the frame as displayed, in pixels.
         height: The same.
         tensor: What the model takes, the batch dimension included.
+        decoded_at: When it was decoded, or due where that is later, by the monotonic clock.
         outline: Green, uint8, small: what motion is seen by; None where nobody looks.
     """
 
-    __slots__ = ("height", "index", "outline", "tensor", "time", "width")
+    __slots__ = ("decoded_at", "height", "index", "outline", "tensor", "time", "width")
 
     def __init__(self, frame: Frame, tensor: Array, outline: Array | None = None) -> None:
         self.index, self.time, self.width, self.height = frame.index, frame.time, frame.width, frame.height
+        self.decoded_at = frame.decoded_at
         self.tensor, self.outline = tensor, outline
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf import json_format, struct_pb2
 
 from mediamesh.agents.video_analyzer.choice import Verdict
+from mediamesh.agents.video_analyzer.latency import Latency
 from mediamesh.api.stream.v1.chunk_pb2 import Chunk, Snapshot
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class Course:
         self._line: asyncio.Queue[tuple[Picture, int, asyncio.Task[Outputs]] | None] = asyncio.Queue(in_flight)
         self._late = self._thinned = self._told = self._late_told = 0
         self._last_time = 0.0
+        self._latency = Latency()
 
     async def go(self) -> Facts:
         """Analyse and tell every chosen frame; return the summary."""
@@ -77,6 +79,7 @@ class Course:
             "dropped": self._late,
             "thinned": self._thinned,
             "damaged": self._video.damaged,
+            "latency": self._latency.told(),
             **self._analysis.summary(),
         }
 
@@ -89,6 +92,7 @@ class Course:
                 picture, goes_on = await asyncio.to_thread(self._video.next, self._prepared)
         if picture is not None and (seconds := self._choice.wait_for(picture.time)):
             await asyncio.sleep(seconds)
+            picture.decoded_at += seconds  # it was decoded ahead of its time
         return picture
 
     def _prepared(self, frame: Frame) -> Picture | None:
@@ -124,6 +128,7 @@ class Course:
             }
             data = json_format.ParseDict(facts, struct_pb2.Value())
             await self._run.emit("analysis_stream", Chunk(snapshot=Snapshot(data=data)))
+            self._latency.add(time.monotonic() - picture.decoded_at)
             self._told += 1
             self._late_told = late
             self._held.release()

@@ -44,6 +44,7 @@ class Frame:
         width: In pixels, as displayed.
         height: In pixels, as displayed.
         decoded: The frame itself.
+        decoded_at: When that was, by the monotonic clock.
     """
 
     index: int
@@ -51,6 +52,7 @@ class Frame:
     width: int
     height: int
     decoded: VideoFrame
+    decoded_at: float
 
 
 class Video:
@@ -152,7 +154,7 @@ class Video:
             self._check(decoded.width, decoded.height)
             width, height = displayed_size(decoded, aspect)
             when = decoded.time - begin if decoded.time is not None else self.frames / rate
-            yield Frame(self.frames, max(0.0, round(when, 6)), width, height, decoded)
+            yield Frame(self.frames, max(0.0, round(when, 6)), width, height, decoded, time.monotonic())
             self.frames += 1
         if not self.frames:
             raise MediaDecodeFailed("Not one frame of the video could be decoded.", damaged=self.damaged)
