@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from mediamesh.agents.document_reader.agent import DocumentReader
-from mediamesh.agents.document_reader.reading import Models
+from mediamesh.agents.document_reader.reading import TextModels
 
-__all__ = ["DocumentReader", "Models"]
+__all__ = ["DocumentReader", "TextModels"]

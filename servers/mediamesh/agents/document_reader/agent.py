@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from mediamesh.agent import Output, Run
-    from mediamesh.agents.document_reader.reading import Models
+    from mediamesh.agents.document_reader.reading import TextModels
     from mediamesh.client.inference import InferenceClient
 
 __all__ = ["DocumentReader"]
@@ -45,7 +45,7 @@ class DocumentReader(Agent):
     """
 
     def __init__(
-        self, inference: InferenceClient, *, models: Models, max_reading: int, max_pages: int, max_pixels: int
+        self, inference: InferenceClient, *, models: TextModels, max_reading: int, max_pages: int, max_pixels: int
     ) -> None:
         self._inference, self._models = inference, models
         self._reading = asyncio.Semaphore(max_reading)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -12,10 +12,11 @@ if TYPE_CHECKING:
 
     from mediamesh.agents.document_reader.rectangles import Points
 
-__all__ = ["Line", "Rectangle", "around", "frame", "in_order", "rows"]
+__all__ = ["Line", "Rectangle", "along_most", "around", "frame", "in_order", "rows"]
 
 T = TypeVar("T")
 _COLUMN_GAP = 1.0  # of a line's height: white between columns is at least so wide
+_LEAST_BANDS = 2  # with text on either side of a gap: one row may have two pieces
 _IN_A_ROW = 0.5  # of the lower line's height: so much is common to lines of one row
 
 
@@ -76,12 +77,19 @@ def frame(lines: Sequence[Line]) -> list[Rectangle]:
     length. So pages that lie on a side, upside down or askew are read like others.
     """
     directions = np.array([line.box[1] - line.box[0] for line in lines])
-    quarters = np.round(np.arctan2(directions[:, 1], directions[:, 0]) / (np.pi / 2)).astype(int) % 4
-    lengths = np.bincount(quarters, weights=np.hypot(*directions.T), minlength=4)
-    x, y = directions[quarters == lengths.argmax()].sum(axis=0)
+    x, y = directions[along_most([line.box for line in lines])].sum(axis=0)
     along = np.array([x, y]) / np.hypot(x, y)
     axes = np.stack([along, [-along[1], along[0]]], axis=1)
     return [Rectangle(*(line.box @ axes).min(axis=0), *(line.box @ axes).max(axis=0)) for line in lines]
+
+
+def along_most(boxes: Sequence[Points]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Return which of the boxes' texts point into the quarter, right or down or left or up, of the most text."""
+    directions = np.array([box[1] - box[0] for box in boxes])
+    quarters = np.round(np.arctan2(directions[:, 1], directions[:, 0]) / (np.pi / 2)).astype(int) % 4
+    lengths = np.bincount(quarters, weights=np.hypot(*directions.T), minlength=4)
+    commonest: np.ndarray[Any, np.dtype[np.bool_]] = quarters == lengths.argmax()
+    return commonest
 
 
 def rows(items: Sequence[T], of: Callable[[T], Rectangle]) -> list[list[T]]:
@@ -149,46 +157,18 @@ def _bands(items: Sequence[T], of: Callable[[T], Rectangle]) -> list[list[T]]:
 def _columns(
     bands: Sequence[Sequence[T]], of: Callable[[T], Rectangle], gap_width: float
 ) -> tuple[int, int, float | None]:
-    """Return the longest run of bands that are columns: first, behind, and the middle of the gap, or None."""
+    """Return the longest run of bands that are columns: first, behind, and where the gap begins, or None."""
+    places = [of(item) for band in bands for item in band]
+    lefts, rights = (np.array([getattr(place, side) for place in places]) for side in ("left", "right"))
+    numbers = np.repeat(np.arange(len(bands)), [len(band) for band in bands])
     best: tuple[int, int, float | None] = (0, 0, None)
-    white = [_white([of(item) for item in band]) for band in bands]
-    for first in range(len(bands)):
-        gaps = white[first]
-        for behind in range(first + 1, len(bands) + 1):
-            gaps = [gap for gap in _common(gaps, white[behind - 1]) if gap[1] - gap[0] >= gap_width]
-            if not gaps:
-                break
-            if behind - first > best[1] - best[0]:
-                middle = _parting(bands[first:behind], of, gaps)
-                if middle is not None:
-                    best = (first, behind, middle)
+    for begin in np.unique(rights):  # a gap begins where a line ends
+        before, after = rights <= begin, lefts >= begin + gap_width
+        blocked = np.bincount(numbers[~before & ~after], minlength=len(bands)) > 0
+        edges = np.flatnonzero(np.diff(np.r_[True, blocked, True]))
+        for first, behind in zip(edges[::2], edges[1::2], strict=True):
+            inside = (numbers >= first) & (numbers < behind)
+            sides = [len(np.unique(numbers[inside & side])) for side in (before, after)]
+            if min(sides) >= _LEAST_BANDS and behind - first > best[1] - best[0]:
+                best = (int(first), int(behind), float(begin))
     return best
-
-
-def _parting(
-    bands: Sequence[Sequence[T]], of: Callable[[T], Rectangle], gaps: Sequence[tuple[float, float]]
-) -> float | None:
-    """Return the middle of the first gap that has text in two bands at least on either side."""
-    for left, right in gaps:
-        middle = (left + right) / 2
-        before = sum(any(of(item).right <= middle for item in band) for band in bands)
-        after = sum(any(of(item).left >= middle for item in band) for band in bands)
-        if before >= 2 and after >= 2:
-            return middle
-    return None
-
-
-def _white(rectangles: Sequence[Rectangle]) -> list[tuple[float, float]]:
-    """Return the spans of x, from left to right, where nothing is."""
-    spans: list[tuple[float, float]] = []
-    reached = -1e9
-    for one in sorted(rectangles, key=lambda rectangle: rectangle.left):
-        if one.left > reached:
-            spans.append((reached, one.left))
-        reached = max(reached, one.right)
-    return [*spans, (reached, 1e9)]
-
-
-def _common(some: Sequence[tuple[float, float]], others: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Return where the spans of two lists overlap."""
-    return [(max(a, c), min(b, d)) for a, b in some for c, d in others if max(a, c) < min(b, d)]
