@@ -14,6 +14,7 @@ from mediamesh.wire.errors import (
     ChecksumMismatch,
     InvalidRequest,
     MediaTooLarge,
+    MultimodalNotSupported,
     NotImplementedByServer,
     StreamTimeout,
     UnsupportedMediaType,
@@ -211,6 +212,22 @@ async def test_a_kind_that_is_not_accepted_is_told_which_are(stub, place) -> Non
     assert raised.value.number == "E1010"
     for kind in ("image (image/jpeg, ", "audio (audio/wav, ", "video (video/mp4, ", "document (application/pdf)"):
         assert kind in raised.value.text
+
+
+async def test_media_that_is_switched_off_is_said_to_be(settings, serve, place, make_picture) -> None:
+    async with serve(settings.model_copy(update={"enable_multimodal": False})) as channel:
+        with pytest.raises(MultimodalNotSupported, match=r"switched off \(ENABLE_MULTIMODAL\)") as raised:
+            await MediaClient(channel).upload(make_picture(), media_type=IMAGE, place=place)
+    assert raised.value.number == "E4011"
+
+
+async def test_only_the_kinds_that_are_allowed_are_taken(settings, serve, place, make_picture) -> None:
+    update = {"allowed_types": ("image",), "max_file_bytes": 1000}
+    async with serve(settings.model_copy(update=update)) as channel:
+        with pytest.raises(UnsupportedMediaType, match=r"audio is not accepted .* accepted is image \(image/jpeg, "):
+            await MediaClient(channel).upload(b"RIFF", media_type=MediaType.MEDIA_TYPE_AUDIO, place=place)
+        with pytest.raises(MediaTooLarge, match="the limit for image is 1000 bytes"):
+            await MediaClient(channel).upload(make_picture("PNG", (500, 400)), media_type=IMAGE, place=place)
 
 
 async def test_an_upload_cannot_be_continued_yet(stub, place) -> None:

@@ -16,7 +16,7 @@ from mediamesh.media.catalogue import Catalogue
 from mediamesh.media.documents import DocumentLimits, DocumentReader
 from mediamesh.media.download import Downloads, Links
 from mediamesh.media.films import read_film
-from mediamesh.media.limits import Kind, Kinds
+from mediamesh.media.limits import Kind, Kinds, kind_name
 from mediamesh.media.pictures import PictureLimits, PictureReader
 from mediamesh.media.place import Addresses
 from mediamesh.media.recordings import RecordingReader
@@ -66,14 +66,17 @@ def _service(settings: Settings, store: S3Store, threads: Executor, pdfium: Exec
     # Two budgets, as an upload that has arrived must find room to be decoded while others go on arriving.
     arriving = settings.memory_budget_bytes // 5
     decoding = Budget(settings.memory_budget_bytes - arriving)
-    kinds = Kinds(
+    kinds = (
         _images(settings, threads, decoding),
         _sound(settings, threads, decoding),
         _films(settings, threads, decoding),
         _documents(settings, pdfium, decoding),
     )
+    allowed = Kinds(
+        *(kind for kind in kinds if kind_name(kind.type) in settings.allowed_types), enabled=settings.enable_multimodal
+    )
     uploads = Uploads(
-        kinds,
+        allowed,
         catalogue,
         addresses,
         Budget(arriving),
@@ -82,7 +85,7 @@ def _service(settings: Settings, store: S3Store, threads: Executor, pdfium: Exec
         upload_seconds=settings.upload_seconds,
     )
     downloads = Downloads(store, catalogue, addresses, at_once=settings.max_downloads)
-    return MediaService(uploads, downloads, Links(store, catalogue, addresses, kinds))
+    return MediaService(uploads, downloads, Links(store, catalogue, addresses, allowed))
 
 
 def _images(settings: Settings, threads: Executor, decoding: Budget) -> Kind:
@@ -94,7 +97,7 @@ def _images(settings: Settings, threads: Executor, decoding: Budget) -> Kind:
     return Kind(
         type=MediaType.MEDIA_TYPE_IMAGE,
         accepted=settings.image_types,
-        max_bytes=settings.max_image_bytes,
+        max_bytes=min(settings.max_image_bytes, settings.max_file_bytes),
         reader=PictureReader(limits, threads, decoding),
     )
 
@@ -104,7 +107,7 @@ def _sound(settings: Settings, threads: Executor, decoding: Budget) -> Kind:
     return Kind(
         type=MediaType.MEDIA_TYPE_AUDIO,
         accepted=settings.audio_types,
-        max_bytes=settings.max_audio_bytes,
+        max_bytes=min(settings.max_audio_bytes, settings.max_file_bytes),
         reader=RecordingReader(read_sound, limits, threads, decoding),
         # The same containers hold films. That there is no picture in it shows when it is read.
         names={"video/webm": "audio/webm", "video/mp4": "audio/mp4"},
@@ -118,7 +121,7 @@ def _films(settings: Settings, threads: Executor, decoding: Budget) -> Kind:
     return Kind(
         type=MediaType.MEDIA_TYPE_VIDEO,
         accepted=settings.video_types,
-        max_bytes=settings.max_video_bytes,
+        max_bytes=min(settings.max_video_bytes, settings.max_file_bytes),
         reader=RecordingReader(read_film, limits, threads, decoding),
     )
 
@@ -128,6 +131,6 @@ def _documents(settings: Settings, pdfium: Executor, decoding: Budget) -> Kind:
     return Kind(
         type=MediaType.MEDIA_TYPE_DOCUMENT,
         accepted=settings.document_types,
-        max_bytes=settings.max_document_bytes,
+        max_bytes=min(settings.max_document_bytes, settings.max_file_bytes),
         reader=DocumentReader(limits, pdfium, decoding),
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mediamesh.api.media.v1.media_pb2 import MediaType
-from mediamesh.wire.errors import MediaTooLarge, UnsupportedMediaType
+from mediamesh.wire.errors import MediaTooLarge, MultimodalNotSupported, UnsupportedMediaType
 
 if TYPE_CHECKING:
     from mediamesh.media.facts import FactsReader
@@ -68,17 +68,20 @@ class Kind:
 
 
 class Kinds:
-    """All kinds of media that are accepted."""
+    """All kinds of media that are accepted; none where media is switched off."""
 
-    def __init__(self, *kinds: Kind) -> None:
+    def __init__(self, *kinds: Kind, enabled: bool = True) -> None:
         self._kinds: Mapping[MediaType.ValueType, Kind] = {kind.type: kind for kind in kinds}
+        self._enabled = enabled
 
     def of(self, kind: MediaType.ValueType, *, field: str) -> Kind:
         """Return the kind.
 
         Raises:
+            MultimodalNotSupported: media is switched off.
             UnsupportedMediaType: it is not accepted.
         """
+        self._admit()
         if found := self._kinds.get(kind):
             return found
         raise UnsupportedMediaType.of_field(
@@ -89,14 +92,20 @@ class Kinds:
         """Return the kind that a media type belongs to.
 
         Raises:
+            MultimodalNotSupported: media is switched off.
             UnsupportedMediaType: none accepts it.
         """
+        self._admit()
         for kind in self._kinds.values():
             if mime_type in kind.accepted:
                 return kind
         raise UnsupportedMediaType.of_field(
             field, f"{mime_type or 'no media type'} is not accepted; {self._sentence()}"
         )
+
+    def _admit(self) -> None:
+        if not self._enabled:
+            raise MultimodalNotSupported("This mesh takes no media: it is switched off (ENABLE_MULTIMODAL).")
 
     def _sentence(self) -> str:
         kinds = (f"{kind_name(kind.type)} ({', '.join(kind.accepted)})" for kind in self._kinds.values())

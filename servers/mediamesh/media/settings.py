@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from mediamesh.kit.settings import ServerSettings
+from mediamesh.kit.settings import FeatureSettings
 
 __all__ = ["Settings"]
 
 
-class Settings(ServerSettings):
+class Settings(FeatureSettings):
     """Where the store is, and what it takes."""
 
     section: ClassVar[str] = "media"
@@ -41,6 +41,13 @@ class Settings(ServerSettings):
         default=192, ge=1, le=10_000, description="Downloads served at once; the next one waits. Below the connections."
     )
     workspaces: tuple[str, ...] = Field(default=(), description="Workspaces that are served; empty for all.")
+
+    allowed_types: tuple[Literal["image", "audio", "video", "document"], ...] = Field(
+        default=("image", "audio", "video", "document"), description="Kinds of media that are taken in."
+    )
+    max_file_bytes: int = Field(
+        default=100 * 1024 * 1024, ge=1, le=5 << 30, description="Largest object of any kind in bytes."
+    )
 
     image_types: tuple[str, ...] = Field(
         default=("image/jpeg", "image/png", "image/webp", "image/gif"), description="Accepted media types of images."
