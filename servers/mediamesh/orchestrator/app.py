@@ -16,8 +16,10 @@ from mediamesh.client.media import MediaClient
 from mediamesh.client.streams import StreamClient
 from mediamesh.kit.serve import Part
 from mediamesh.orchestrator.catalog import Catalog
+from mediamesh.orchestrator.execution import Results
 from mediamesh.orchestrator.executions import Executions
 from mediamesh.orchestrator.factory import RunFactory
+from mediamesh.orchestrator.results import MemoryResults, ValkeyResults
 from mediamesh.orchestrator.runlog import RunLog, Store
 from mediamesh.orchestrator.runlog.memory import Memory, MemoryStore
 from mediamesh.orchestrator.runlog.valkey import ValkeyStore
@@ -50,8 +52,9 @@ async def app(settings: Settings) -> AsyncGenerator[Part]:
             streams = StreamClient(await stack.enter_async_context(connect(settings.streams_address)))
         log = RunLog(store, heartbeat_seconds=settings.heartbeat_seconds, lease_seconds=settings.lease_seconds)
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
+        results = await _results(settings, stack)
         running = Running(settings, store=store, log=log, tasks=tasks)
-        factory = RunFactory(settings=settings, log=log, catalog=catalog, media=media, streams=streams)
+        factory = RunFactory(settings=settings, log=log, catalog=catalog, media=media, streams=streams, results=results)
         takeover = Takeover(
             settings, store=store, log=log, running=running, factory=factory, streams=streams, replica=replica
         )
@@ -86,6 +89,14 @@ async def _store(settings: Settings, replica: str, stack: AsyncExitStack) -> Sto
             lease_seconds=settings.lease_seconds,
         )
     )
+
+
+async def _results(settings: Settings, stack: AsyncExitStack) -> Results | None:
+    if not settings.cache_max_bytes:
+        return None
+    if settings.valkey_url in {"", "memory"}:
+        return MemoryResults()
+    return await stack.enter_async_context(ValkeyResults.open(settings.valkey_url))
 
 
 def _register(server: grpc.aio.Server, executions: Executions, log: RunLog, catalog: Catalog) -> None:

@@ -7,14 +7,24 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mediamesh.orchestrator.execution import AgentNodes, Bounds, Broadcast, Graph, Journal, LogBounds, Retries, Streams
+from mediamesh.orchestrator.execution import (
+    AgentNodes,
+    Bounds,
+    Broadcast,
+    Graph,
+    Journal,
+    LogBounds,
+    ResultCache,
+    Retries,
+    Streams,
+)
 from mediamesh.orchestrator.run import Run
 from mediamesh.orchestrator.storage import MediaStore, RunMedia
 
 if TYPE_CHECKING:
     from mediamesh.api.flow.v1.execution_pb2 import Execution
     from mediamesh.orchestrator.catalog import Catalog
-    from mediamesh.orchestrator.execution import Recall
+    from mediamesh.orchestrator.execution import Recall, Results
     from mediamesh.orchestrator.runlog import RunLog
     from mediamesh.orchestrator.settings import Settings
 
@@ -32,6 +42,7 @@ class RunFactory:
     catalog: Catalog
     media: MediaStore
     streams: Streams | None
+    results: Results | None
 
     def media_of(self, execution: Execution) -> RunMedia:
         """Return where the media of a run goes."""
@@ -72,6 +83,8 @@ class RunFactory:
                     initial_seconds=settings.retry_pause_seconds,
                     longest_seconds=settings.retry_longest_pause_seconds,
                 ),
+                bounds=bounds,
+                cache=ResultCache(self.results, max_bytes=settings.cache_max_bytes),
             ),
             bounds=bounds,
             timeout_seconds=settings.node_timeout_seconds,

@@ -73,6 +73,13 @@ class Settings(FeatureSettings):
         default=2 * 1024 * 1024, ge=4096, le=16 * 1024 * 1024, description="Largest event; larger outputs fail a node."
     )
 
+    cache_max_bytes: int = Field(
+        default=1024 * 1024,
+        ge=0,
+        le=16 * 1024 * 1024,
+        description="Largest result of an agent that is kept for the same inputs, where that is allowed; 0 for none.",
+    )
+
     log_ttl_seconds: float = Field(
         default=86_400, gt=0, description="How long the log of a run outlives its last event."
     )

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Protocol
 from google.protobuf import duration_pb2
 
 from mediamesh.api.agent.v1 import agent_service_pb2, pin_pb2
+from mediamesh.api.agent.v1.agent_service_pb2 import OpenRun
 from mediamesh.api.flow.v1 import execution_pb2
 from mediamesh.api.stream.v1.stream_pb2 import OVERFLOW_POLICY_DROP_OLDEST, StreamLimits
 from mediamesh.orchestrator.execution.agent_run import AgentRun
+from mediamesh.orchestrator.execution.feed import Feed
 from mediamesh.wire.errors import MeshError, Unavailable
 
 if TYPE_CHECKING:
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
     from mediamesh.api.flow.v1.flow_pb2 import FlowNode
     from mediamesh.client.agents import AgentClient
     from mediamesh.orchestrator.execution.broadcast import Broadcast
-    from mediamesh.orchestrator.execution.inbox import Inbox
+    from mediamesh.orchestrator.execution.cache import ResultCache
+    from mediamesh.orchestrator.execution.inbox import Bounds, Inbox
     from mediamesh.orchestrator.execution.journal import Journal
     from mediamesh.orchestrator.execution.outbox import Outbox
     from mediamesh.orchestrator.execution.retry import Retries
@@ -56,6 +59,8 @@ class AgentNodes:
         broadcast: Where stream pins are published.
         media: Where media goes.
         retries: When to try again where the flow does not say it.
+        bounds: How much of what was sent on stream inputs is kept for another try.
+        cache: Where results of before are.
     """
 
     agents: Agents
@@ -63,9 +68,11 @@ class AgentNodes:
     broadcast: Broadcast
     media: RunMedia
     retries: Retries
+    bounds: Bounds
+    cache: ResultCache
 
-    async def run(self, node: FlowNode, inbox: Inbox, outbox: Outbox, *, before: int, seconds: float) -> None:
-        """Run a node to its end.
+    async def run(self, node: FlowNode, inbox: Inbox, outbox: Outbox, *, before: int, seconds: float) -> bool:
+        """Run a node to its end, or give what the same inputs gave before.
 
         Args:
             node: The node.
@@ -74,48 +81,63 @@ class AgentNodes:
             before: How often it was tried already, by an orchestrator that is gone.
             seconds: How long it may run.
 
+        Returns:
+            Whether its outputs came from the cache.
+
         Raises:
             MeshError: the agent's own error, AgentFailed when it breaks the contract, Unavailable when it is not there.
         """
-        end, failures = monotonic() + seconds, 0
-        retries = self.retries.of(node)
         self.publish(node, [pin.name for pin in node.output_pins], seconds)
+        opening = self._opening(node, inbox, before + 1)
+        place = self.cache.place(self.agents.agents().get(node.type), node, opening)
+        if place is not None and (frames := await self.cache.find(place, self.media)) is not None:
+            await self._started(node, before + 1)
+            await outbox.repeat(frames)
+            return True
+        given = outbox.capture(self.cache.max_bytes) if place is not None else None
+        async with Feed(inbox, self.bounds) as feed:
+            await self._tries(node, opening, feed, outbox, seconds)
+        if place is not None and given is not None:
+            await self.cache.keep(place, given)
+        return False
+
+    async def _tries(self, node: FlowNode, opening: OpenRun, feed: Feed, outbox: Outbox, seconds: float) -> None:
+        end, failures, retries = monotonic() + seconds, 0, self.retries.of(node)
         while True:
-            attempt = before + failures + 1
             try:
-                return await self._try(node, inbox, outbox, attempt, end - monotonic())
+                return await self._try(node, opening, feed, outbox, end - monotonic())
             except _Passing as passing:
                 failures += 1
                 error = passing.error
                 if (pause := retries.pause(failures, error)) is None:
                     raise _final(node, error) from error
-            await self.journal.record(node.id, node_retry=_retry(error, attempt, pause))
+            await self.journal.record(node.id, node_retry=_retry(error, opening.context.attempt, pause))
             await asyncio.sleep(pause)
+            opening.context.attempt += 1
 
-    async def _try(self, node: FlowNode, inbox: Inbox, outbox: Outbox, attempt: int, seconds: float) -> None:
+    async def _try(self, node: FlowNode, opening: OpenRun, feed: Feed, outbox: Outbox, seconds: float) -> None:
         """Run a node once.
 
         Raises:
             _Passing: it failed, and another try would lose nothing: nothing was sent that is gone, and nothing came
                 that would come twice.
         """
-        started = execution_pb2.NodeStarted(agent_id=node.type, attempt=attempt)
-        await self.journal.record(node.id, node_started=started)
-        work = AgentRun(
-            self._opening(node, inbox, attempt),
-            inbox=inbox,
-            outbox=outbox,
-            journal=self.journal,
-            media=self.media,
-        )
+        attempt = opening.context.attempt
+        await self._started(node, attempt)
+        work = AgentRun(opening, feed=feed, outbox=outbox, journal=self.journal, media=self.media)
         try:
             client = self.agents.client(node.type, attempt)
             await work.run(client, timeout=max(0.001, seconds))
         except (MeshError, asyncio.CancelledError) as error:
             told = _told(node, error)
-            if not work.pristine:
+            # A stream that broke off on its way here breaks off again.
+            if not work.pristine or not feed.is_whole or told is feed.failure:
                 raise _final(node, told) from error
             raise _Passing(told) from error
+
+    async def _started(self, node: FlowNode, attempt: int) -> None:
+        started = execution_pb2.NodeStarted(agent_id=node.type, attempt=attempt)
+        await self.journal.record(node.id, node_started=started)
 
     def publish(self, node: FlowNode, pins: list[str], seconds: float) -> None:
         """Open those of the pins that stream; they live as long as the node may run."""
@@ -128,9 +150,9 @@ class AgentNodes:
             if pin.type == pin_pb2.PIN_TYPE_STREAM and pin.name in pins:
                 self.broadcast.start(node.id, pin.name, limits)
 
-    def _opening(self, node: FlowNode, inbox: Inbox, attempt: int) -> agent_service_pb2.OpenRun:
+    def _opening(self, node: FlowNode, inbox: Inbox, attempt: int) -> OpenRun:
         execution = self.journal.execution
-        return agent_service_pb2.OpenRun(
+        return OpenRun(
             agent_id=node.type,
             context=agent_service_pb2.RunContext(
                 workspace_id=execution.workspace_id,

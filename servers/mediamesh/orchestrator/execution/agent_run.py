@@ -7,14 +7,13 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from mediamesh.api.agent.v1 import agent_service_pb2
-from mediamesh.api.agent.v1.agent_service_pb2 import OpenRun, PinMedia, RunRequest, RunResponse
-from mediamesh.wire.errors import AgentFailed, MeshError, StreamInterrupted, Unavailable
+from mediamesh.api.agent.v1.agent_service_pb2 import OpenRun, PinMedia, RunResponse
+from mediamesh.wire.errors import AgentFailed, MeshError, Unavailable
 
 if TYPE_CHECKING:
     from mediamesh.api.agent.v1.value_pb2 import Value
     from mediamesh.client.agents import AgentClient
-    from mediamesh.orchestrator.execution.inbox import Inbox, Pipe
+    from mediamesh.orchestrator.execution.feed import Feed
     from mediamesh.orchestrator.execution.journal import Journal
     from mediamesh.orchestrator.execution.outbox import Outbox
     from mediamesh.orchestrator.storage import RunMedia
@@ -28,14 +27,14 @@ class AgentRun:
     """Sends a node's inputs to its agent, and what comes back on its way.
 
     Attributes:
-        pristine: Whether the node takes no streams and nothing but progress came, so that another try loses nothing.
+        pristine: Whether nothing but progress came, so that nothing would come twice of another try.
     """
 
-    def __init__(self, opening: OpenRun, *, inbox: Inbox, outbox: Outbox, journal: Journal, media: RunMedia) -> None:
-        self.pristine = not inbox.pipes
+    def __init__(self, opening: OpenRun, *, feed: Feed, outbox: Outbox, journal: Journal, media: RunMedia) -> None:
+        self.pristine = True
         self._opening = opening
         self._node_id = opening.context.node_id
-        self._inbox = inbox
+        self._feed = feed
         self._outbox = outbox
         self._journal = journal
         self._media = media
@@ -54,16 +53,9 @@ class AgentRun:
             raise _first(group) from group
 
     async def _exchange(self, client: AgentClient, timeout: float | None, tasks: asyncio.TaskGroup) -> None:
-        # One chunk waits here, beyond those in the pipes: the agent's flow control is what sets the pace.
-        frames: asyncio.Queue[RunRequest | MeshError] = asyncio.Queue(1)
-        readers = [tasks.create_task(_read(pin, pipe, frames)) for pin, pipe in self._inbox.pipes.items()]
-        answers: AsyncGenerator[RunResponse] = client.run(self._opening, _frames(frames, len(readers)), timeout=timeout)
-        try:
-            async with aclosing(answers):
-                await self._listen(answers, tasks)
-        finally:
-            for reader in readers:
-                reader.cancel()
+        answers: AsyncGenerator[RunResponse] = client.run(self._opening, self._feed.frames(), timeout=timeout)
+        async with aclosing(answers):
+            await self._listen(answers, tasks)
         for pin, upload in self._uploads.items():
             await self._outbox.give(pin, await upload.result())
         await self._outbox.finish()
@@ -71,7 +63,9 @@ class AgentRun:
     async def _listen(self, answers: AsyncGenerator[RunResponse], tasks: asyncio.TaskGroup) -> None:
         async for answer in answers:
             kind = answer.WhichOneof("message")
-            self.pristine = self.pristine and kind in {"progress", "go_away"}
+            if kind not in {"progress", "go_away"}:
+                self.pristine = False
+                self._feed.forget()
             if kind == "finished":
                 return
             await self._take(answer, tasks)
@@ -109,25 +103,6 @@ class AgentRun:
             upload = self._uploads[piece.pin] = _Upload(piece)
             upload.start(tasks, self._media, self._node_id)
         await upload.put(piece)
-
-
-async def _frames(frames: asyncio.Queue[RunRequest | MeshError], streams: int) -> AsyncIterator[RunRequest]:
-    """Yield the chunks of all stream inputs as they come, until each has ended."""
-    while streams:
-        frame = await frames.get()
-        if isinstance(frame, MeshError):
-            raise frame
-        streams -= frame.HasField("end")
-        yield frame
-
-
-async def _read(pin: str, pipe: Pipe, frames: asyncio.Queue[RunRequest | MeshError]) -> None:
-    try:
-        while (chunk := await pipe.get()) is not None:
-            await frames.put(RunRequest(chunk=agent_service_pb2.PinChunk(pin=pin, chunk=chunk)))
-        await frames.put(RunRequest(end=agent_service_pb2.PinEnd(pin=pin)))
-    except StreamInterrupted as error:
-        await frames.put(error)
 
 
 class _Upload:

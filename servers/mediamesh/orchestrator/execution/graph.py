@@ -15,6 +15,7 @@ from opentelemetry import metrics, trace
 from mediamesh.api.agent.v1 import pin_pb2, value_pb2
 from mediamesh.api.flow.v1 import execution_pb2
 from mediamesh.orchestrator.builtin import SINKS, SOURCES
+from mediamesh.orchestrator.execution.gates import targets_of
 from mediamesh.orchestrator.execution.inbox import Bounds, Inbox, Skipped
 from mediamesh.orchestrator.execution.outbox import Outbox
 from mediamesh.orchestrator.execution.terminal import show
@@ -77,8 +78,10 @@ class Graph:
         self._recall = recall
         dangerous = hazards(flow)
         self._inboxes = {node.id: _inbox(node, flow, dangerous, bounds) for node in flow.nodes}
-        self._outboxes = {node.id: Outbox(node, flow, self._inboxes, journal, broadcast) for node in flow.nodes}
+        targets = targets_of(flow, self._inboxes)
+        self._outboxes = {node.id: Outbox(node, targets, journal, broadcast) for node in flow.nodes}
         self._failed = False
+        self._cached: set[str] = set()
 
     async def run(self) -> bool:
         """Run all nodes; return whether every one of them succeeded."""
@@ -92,15 +95,18 @@ class Graph:
             await self._recalled(node, self._recall)
             return
         inbox, outbox = self._inboxes[node.id], self._outboxes[node.id]
-        begin, cause = monotonic(), node.id
+        begin, cause, withheld = monotonic(), node.id, False
         try:
             await inbox.ready()
             begin = monotonic()
             await self._observed(node)
-            await self._journal.record(node.id, node_finished=execution_pb2.NodeFinished(duration=_since(begin)))
+            finished = execution_pb2.NodeFinished(duration=_since(begin), cached=node.id in self._cached)
+            await self._journal.record(node.id, node_finished=finished)
         except Skipped as skipped:
-            self._failed, cause = True, skipped.cause
-            await self._journal.record(node.id, node_skipped=execution_pb2.NodeSkipped(cause_node_id=cause))
+            cause, withheld = skipped.cause, skipped.by_condition
+            self._failed = self._failed or not withheld
+            told_skipped = execution_pb2.NodeSkipped(cause_node_id=cause, by_condition=withheld)
+            await self._journal.record(node.id, node_skipped=told_skipped)
         except (Exception, asyncio.CancelledError) as error:
             # grpc raises this also where it was the other side that cancelled.
             if isinstance(error, asyncio.CancelledError) and _is_cancelled():
@@ -110,7 +116,7 @@ class Graph:
             failed = execution_pb2.NodeFailed(error=told.to_status(), duration=_since(begin))
             await self._journal.record(node.id, node_failed=failed)
             await self._broadcast.fail(node.id, told)
-        await outbox.lose(cause)
+        await (outbox.withhold(cause) if withheld else outbox.lose(cause))
         await inbox.leave()
 
     async def _recalled(self, node: FlowNode, recall: Recall) -> None:
@@ -172,8 +178,8 @@ class Graph:
                     await outbox.give(pin.name, self._inputs[node.id, pin.name])
         elif node.type in SINKS:
             await show(node.id, inbox, self._journal)
-        else:
-            await self._agents.run(node, inbox, outbox, before=self._attempts(node), seconds=seconds)
+        elif await self._agents.run(node, inbox, outbox, before=self._attempts(node), seconds=seconds):
+            self._cached.add(node.id)
 
     async def _started(self, node: FlowNode) -> None:
         started = execution_pb2.NodeStarted(agent_id=node.type, attempt=self._attempts(node) + 1)
@@ -190,7 +196,7 @@ def _inbox(node: FlowNode, flow: Flow, dangerous: set[tuple[str, str]], bounds: 
     edges = Counter(target.pin for _, target in map(ends, flow.edges) if target.node_id == node.id)
     fed = [pin for pin in node.input_pins if pin.name in edges]
     return Inbox(
-        values=[pin.name for pin in fed if pin.type != pin_pb2.PIN_TYPE_STREAM],
+        values={pin.name: edges[pin.name] for pin in fed if pin.type != pin_pb2.PIN_TYPE_STREAM},
         optional=[pin.name for pin in fed if pin.optional],
         streams={pin.name: edges[pin.name] for pin in fed if pin.type == pin_pb2.PIN_TYPE_STREAM},
         hazardous=[pin.name for pin in fed if (node.id, pin.name) in dangerous],

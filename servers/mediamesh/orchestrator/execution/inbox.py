@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Collection
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 
 from mediamesh.api.agent.v1.value_pb2 import Value
 from mediamesh.api.stream.v1.chunk_pb2 import Chunk
-from mediamesh.wire.errors import Overloaded, StreamInterrupted
+from mediamesh.wire.errors import InvalidFlow, MeshError, Overloaded, StreamInterrupted
 
 __all__ = ["Bounds", "Inbox", "Pipe", "Skipped"]
 
@@ -19,12 +19,14 @@ class Skipped(Exception):
     """A node cannot run, as something that it needs failed.
 
     Attributes:
-        cause: The node that failed.
+        cause: The node that failed, or whose output a condition keeps back.
+        by_condition: Whether it is a condition, so that nothing failed.
     """
 
-    def __init__(self, cause: str) -> None:
+    def __init__(self, cause: str, *, by_condition: bool = False) -> None:
         super().__init__(cause)
         self.cause = cause
+        self.by_condition = by_condition
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,7 @@ class Pipe:
         self._broken_by = ""
         self._left = False
         self._reading = False
+        self._used = False
         self._merged = 0 if producers > 1 else None
         self._changed = asyncio.Condition()
 
@@ -65,6 +68,11 @@ class Pipe:
     def ended(self) -> bool:
         """Whether every producer has ended."""
         return self._producers == 0
+
+    @property
+    def used(self) -> bool:
+        """Whether any chunk has come."""
+        return self._used
 
     @property
     def broken_by(self) -> str:
@@ -85,6 +93,7 @@ class Pipe:
                 # Chunks of several producers are one stream, and are numbered as one.
                 self._merged += 1
                 chunk = _renumbered(chunk, self._merged)
+            self._used = True
             self._waiting.append(chunk)
             self._bytes += chunk.ByteSize()
             self._changed.notify_all()
@@ -142,7 +151,7 @@ class Inbox:
     """Everything that comes to one node.
 
     Args:
-        values: Pins that take a single value and have an edge.
+        values: Number of edges by pin that takes a single value; of several all but one have conditions that keep it.
         optional: Those of them that the node can do without when their producer gives nothing.
         streams: Number of edges by stream pin.
         hazardous: Stream pins on which waiting for room could stop a value that this node waits for.
@@ -152,16 +161,18 @@ class Inbox:
     def __init__(
         self,
         *,
-        values: Collection[str],
+        values: Mapping[str, int],
         optional: Collection[str],
         streams: dict[str, int],
         hazardous: Collection[str],
         bounds: Bounds,
     ) -> None:
         self.values: dict[str, Value] = {}
-        self._missing = set(values)
+        self._missing = Counter(values)
         self._optional = set(optional)
         self._cause: str | None = None
+        self._withheld: str | None = None
+        self._error: MeshError | None = None
         self._overflowed: str | None = None
         self._changed = asyncio.Event()
         self.pipes = {
@@ -173,13 +184,18 @@ class Inbox:
         """Wait until the node can start: all single values are there, and the first chunk of a stream if it takes any.
 
         Raises:
-            Skipped: something that it needs failed.
+            Skipped: something that it needs failed, or a condition keeps it back.
+            MeshError: what came does not fit.
             Overloaded: more chunks came than may wait, before a value that comes after them.
         """
         while True:
             self._changed.clear()
+            if self._error is not None:
+                raise self._error
             if self._cause is not None:
                 raise Skipped(self._cause)
+            if self._withheld is not None:
+                raise Skipped(self._withheld, by_condition=True)
             if self._overflowed is not None:
                 raise Overloaded(
                     f"The pin `{self._overflowed}` got more chunks than may wait for "
@@ -191,9 +207,12 @@ class Inbox:
 
     def deliver(self, pin: str, value: Value) -> None:
         """A value has come."""
+        if pin in self.values:
+            self.refuse(
+                InvalidFlow(f"Two edges carried a value to `{pin}`, which takes one: their conditions overlap.")
+            )
         self.values[pin] = value
-        self._missing.discard(pin)
-        self._changed.set()
+        self.settle(pin)
 
     async def put(self, pin: str, chunk: Chunk) -> None:
         """A chunk has come; waits while its pipe is full."""
@@ -209,10 +228,35 @@ class Inbox:
 
     def without(self, pin: str, cause: str) -> None:
         """The producer is done and gave nothing for a single value."""
-        if pin in self._optional:
-            self._missing.discard(pin)
-        elif pin in self._missing:
-            self._cause = self._cause or cause
+        self.settle(pin, cause)
+
+    async def withhold(self, pin: str, cause: str) -> None:
+        """Nothing comes from one producer, as a condition keeps it back."""
+        if pin not in self.pipes:
+            self.settle(pin, cause, by_condition=True)
+            return
+        pipe = self.pipes[pin]
+        await pipe.end()
+        if pipe.ended and not pipe.used:
+            # No producer gave anything: for the node it is as if the pin had no edge.
+            del self.pipes[pin]
+            if pin not in self._optional:
+                self._withheld = self._withheld or cause
+        self._changed.set()
+
+    def settle(self, pin: str, cause: str = "", *, by_condition: bool = False) -> None:
+        """One edge to a single value has carried, or will not; what has no value then was needed or not."""
+        self._missing -= Counter([pin])
+        if not self._missing[pin] and pin not in self.values and pin not in self._optional:
+            if by_condition:
+                self._withheld = self._withheld or cause
+            else:
+                self._cause = self._cause or cause
+        self._changed.set()
+
+    def refuse(self, error: MeshError) -> None:
+        """What came does not fit: the node cannot run."""
+        self._error = self._error or error
         self._changed.set()
 
     async def lose(self, pin: str, cause: str) -> None:

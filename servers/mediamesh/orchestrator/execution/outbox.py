@@ -3,45 +3,58 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from mediamesh.api.agent.v1 import agent_service_pb2, pin_pb2, value_pb2
-from mediamesh.orchestrator.execution.broadcast import Broadcast
-from mediamesh.orchestrator.execution.inbox import Inbox
-from mediamesh.orchestrator.execution.journal import Journal
+from mediamesh.api.agent.v1.agent_service_pb2 import RunResponse
 from mediamesh.orchestrator.pins import converted, misfit
-from mediamesh.orchestrator.wiring import ends
 from mediamesh.wire.errors import AgentFailed
 from mediamesh.wire.pins import type_name
 
 if TYPE_CHECKING:
     from mediamesh.api.agent.v1.pin_pb2 import Pin
-    from mediamesh.api.flow.v1.flow_pb2 import Flow, FlowNode
+    from mediamesh.api.flow.v1.flow_pb2 import FlowNode
     from mediamesh.api.stream.v1.chunk_pb2 import Chunk
+    from mediamesh.orchestrator.execution.broadcast import Broadcast
+    from mediamesh.orchestrator.execution.gates import Targets
+    from mediamesh.orchestrator.execution.journal import Journal
 
-__all__ = ["Outbox"]
+__all__ = ["Capture", "Outbox"]
+
+
+class Capture:
+    """What left a node, as long as it is not too much.
+
+    Attributes:
+        frames: Values and chunks, in order; None when they were more than the bound.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self.frames: list[RunResponse] | None = []
+        self._left = max_bytes
+
+    def add(self, frame: RunResponse) -> None:
+        """Note what leaves."""
+        self._left -= frame.ByteSize()
+        if self._left < 0:
+            self.frames = None
+        if self.frames is not None:
+            self.frames.append(frame)
 
 
 class Outbox:
     """The output pins of one node in one run."""
 
-    def __init__(
-        self, node: FlowNode, flow: Flow, inboxes: Mapping[str, Inbox], journal: Journal, broadcast: Broadcast
-    ) -> None:
+    def __init__(self, node: FlowNode, targets: Targets, journal: Journal, broadcast: Broadcast) -> None:
         self._node = node
         self._journal = journal
         self._broadcast = broadcast
         self._pins = {pin.name: pin for pin in node.output_pins}
         self._done: set[str] = set()
         self._counts: dict[str, int] = defaultdict(int)
-        types = {(target.id, pin.name): pin for target in flow.nodes for pin in target.input_pins}
-        self._targets: dict[str, list[tuple[Inbox, Pin]]] = defaultdict(list)
-        for edge in flow.edges:
-            source, target = ends(edge)
-            if source.node_id == node.id:
-                pin = types[target.node_id, target.pin]
-                self._targets[source.pin].append((inboxes[target.node_id], pin))
+        self._captured: Capture | None = None
+        self._targets = {name: targets.get((node.id, name), []) for name in self._pins}
 
     @property
     def is_empty(self) -> bool:
@@ -73,8 +86,28 @@ class Outbox:
         if problem := misfit(value, pin):
             raise AgentFailed(f"The agent gave a value that does not fit: `{name}` {problem.text}.", pin=name)
         self._done.add(name)
-        await self._journal.record(self._node.id, node_output=agent_service_pb2.PinValue(pin=name, value=value))
+        given = agent_service_pb2.PinValue(pin=name, value=value)
+        self._note(RunResponse(output=given))
+        await self._journal.record(self._node.id, node_output=given)
         self._deliver(name, value)
+
+    def capture(self, max_bytes: int) -> Capture:
+        """Note from now on what leaves the node, for `repeat`."""
+        self._captured = Capture(max_bytes)
+        return self._captured
+
+    def _note(self, frame: RunResponse) -> None:
+        if self._captured is not None:
+            self._captured.add(frame)
+
+    async def repeat(self, frames: Iterable[RunResponse]) -> None:
+        """Send what left the node another time, when it had the same inputs."""
+        for frame in frames:
+            if frame.HasField("output"):
+                await self.give(frame.output.pin, frame.output.value)
+            else:
+                await self.stream(frame.chunk.pin, frame.chunk.chunk)
+        await self.finish()
 
     def recall(self, name: str, value: value_pb2.Value) -> None:
         """Send a value that was sent and recorded before this orchestrator took the run over."""
@@ -107,7 +140,9 @@ class Outbox:
                 pin=name,
             )
         self._counts[name] += 1
-        await self._journal.record(self._node.id, node_chunk=agent_service_pb2.PinChunk(pin=name, chunk=chunk))
+        given = agent_service_pb2.PinChunk(pin=name, chunk=chunk)
+        self._note(RunResponse(chunk=given))
+        await self._journal.record(self._node.id, node_chunk=given)
         await self.restream(name, chunk)
 
     async def restream(self, name: str, chunk: Chunk) -> None:
@@ -145,6 +180,13 @@ class Outbox:
             else:
                 for inbox, target in self._targets[name]:
                     inbox.without(target.name, self._node.id)
+
+    async def withhold(self, cause: str) -> None:
+        """Tell all who wait for something that a condition keeps it back."""
+        for name, targets in self._targets.items():
+            if name not in self._done:
+                for inbox, target in targets:
+                    await inbox.withhold(target.name, cause)
 
     async def lose(self, cause: str) -> None:
         """Tell all who wait for something that did not come that it will not."""

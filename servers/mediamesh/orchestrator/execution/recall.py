@@ -89,6 +89,8 @@ class Recall:
                 await outbox.restream(chunk.pin, chunk.chunk)
         if known.state == execution_pb2.NODE_STATE_SUCCEEDED:
             await outbox.finish()
+        elif known.skipped.by_condition:
+            await outbox.withhold(known.skipped.cause_node_id)
         else:
             await outbox.lose(known.skipped.cause_node_id or node.id)
 
