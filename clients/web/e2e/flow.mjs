@@ -127,7 +127,7 @@ async function shown(page) {
       all.map((row) => ({ source: row.dataset.source, time: row.querySelector("time").textContent, what: row.querySelector(".what").textContent })),
     ),
     events: await texts("#events li"),
-    edges: await texts("#graph .edge text"),
+    edges: await page.locator("#graph .edge text").allTextContents(),
     alert: (await page.locator("#alert").isVisible()) ? await page.locator("#alert").innerText() : "",
     status: await page.locator("#status").innerText(),
     total: await page.locator("#total").innerText(),

@@ -12,14 +12,14 @@ const LONGEST = 500;
 /** The events of a run as they come, newest last. */
 export class EventsView {
   #first: number | undefined;
-  // One line for all chunks of a pin: a line a chunk would drown the rest.
-  readonly #chunks = new Map<string, { readonly what: HTMLElement; count: number }>();
+  // One line for all chunks of a pin, and one for all progress of a node: a line for each would drown the rest.
+  readonly #lines = new Map<string, { readonly what: HTMLElement; count: number }>();
 
   constructor(readonly host: HTMLElement) {}
 
   clear(): void {
     this.#first = undefined;
-    this.#chunks.clear();
+    this.#lines.clear();
     this.host.replaceChildren();
   }
 
@@ -28,7 +28,7 @@ export class EventsView {
     if (!said) return;
     const at = event.time ? timestampMs(event.time) : Date.now();
     this.#first ??= at;
-    if (event.event.case === "nodeChunk" && this.#joins(event.nodeId, event.event.value.pin)) return;
+    if (this.#joins(event, said)) return;
     const what = html("span", { class: "what" }, said);
     const atEnd = this.host.scrollTop + this.host.clientHeight >= this.host.scrollHeight - 8;
     this.host.append(
@@ -47,22 +47,26 @@ export class EventsView {
         what,
       ),
     );
-    if (event.event.case === "nodeChunk") {
-      const { pin } = event.event.value;
-      this.#chunks.set(`${event.nodeId}.${pin}`, { what, count: 1 });
-    }
+    const line = lineOf(event);
+    if (line) this.#lines.set(line, { what, count: 1 });
     while (this.host.childElementCount > LONGEST) this.host.firstElementChild?.remove();
     if (atEnd) this.host.scrollTop = this.host.scrollHeight;
   }
 
-  /** Counts a chunk in the line of those before it on its pin; returns whether there is one. */
-  #joins(nodeId: string, pin: string): boolean {
-    const line = this.#chunks.get(`${nodeId}.${pin}`);
+  /** Tells of a chunk, or of progress, in the line of those before it; returns whether there is one. */
+  #joins(event: ExecutionEvent, said: string): boolean {
+    const line = this.#lines.get(lineOf(event));
     if (!line?.what.isConnected) return false;
     line.count += 1;
-    line.what.textContent = `gives ${pin}: ${line.count} chunks`;
+    line.what.textContent = event.event.case === "nodeChunk" ? `gives ${event.event.value.pin}: ${line.count} chunks` : said;
     return true;
   }
+}
+
+/** Returns what events have in common that share a line; empty for one that has its own. */
+function lineOf({ nodeId, event }: ExecutionEvent): string {
+  if (event.case === "nodeChunk") return `${nodeId}.${event.value.pin}`;
+  return event.case === "nodeProgress" ? `${nodeId}%` : "";
 }
 
 /** Returns what an event tells people; empty for those that tell them nothing. */

@@ -1,6 +1,7 @@
 import { PinType, type Pin } from "@mediamesh/contracts/agent/v1/pin_pb.js";
 import type { Flow, FlowNode } from "@mediamesh/contracts/flow/v1/flow_pb.js";
-import type { FlowInputs } from "../client/index.js";
+import { INLINE_LIMIT_BYTES, MeshError, type FlowInputs } from "../client/index.js";
+import { bytes } from "./events.js";
 import { accepted } from "./fields/accept.js";
 import { heading, type Changed, type Field } from "./fields/field.js";
 import { FileField } from "./fields/file_field.js";
@@ -66,6 +67,11 @@ export class InputsView {
 
   /** Returns what was given, by `node.pin`. */
   async values(): Promise<FlowInputs> {
+    const size = this.#fields.reduce((sum, { file }) => sum + (file?.size ?? 0), 0);
+    if (size > INLINE_LIMIT_BYTES) {
+      const limit = bytes(INLINE_LIMIT_BYTES);
+      throw new MeshError(`The files have ${bytes(size)} together; a run takes ${limit} at most.`, "MEDIA_TOO_LARGE");
+    }
     const pairs = this.#fields.map(async (field) => [field.key, await field.value()] as const);
     return Object.fromEntries(await Promise.all(pairs));
   }

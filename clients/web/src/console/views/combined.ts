@@ -1,16 +1,24 @@
-import type { Combined } from "../../client/index.js";
+import type { Combined, Frame } from "../../client/index.js";
 import { html } from "../element.js";
-import { described } from "../frames.js";
 import { clock } from "../time.js";
 
 const LONGEST = 400;
 
-/** Results of several media in the order of their time; what a video shows for a while is one line. */
+/** What a video showed within a second. */
+interface Stretch {
+  readonly row: HTMLLIElement;
+  readonly second: number;
+  readonly from: number;
+  readonly most: Map<string, number>;
+  frames: number;
+}
+
+/** Results of several media in the order of their time; frames of the same second share a line. */
 export class CombinedView {
   readonly #list = html("ol", { class: "combined", role: "log", tabindex: "0", "aria-label": "Combined stream", "aria-live": "off" });
   readonly element = html("section", { class: "part" }, html("h3", {}, "Combined by time"), this.#list);
   #shown = 0;
-  #last: { readonly key: string; readonly element: HTMLLIElement; count: number; readonly from: number } | undefined;
+  #stretch: Stretch | undefined;
 
   update(combined: readonly Combined[]): void {
     if (combined.length === this.#shown) return;
@@ -23,25 +31,36 @@ export class CombinedView {
   }
 
   #add(entry: Combined): void {
-    const text = textOf(entry);
-    const key = entry.source === "video" && !entry.late ? text : "";
-    const last = this.#last;
-    if (last && key && last.key === key) {
-      last.count += 1;
-      fill(last.element, `${clock(last.from)} – ${clock(entry.time)}`, text, `${last.count} frames`);
-      return;
+    const { result, late, time } = entry;
+    if (result.type === "frame" && !late) return this.#extend(result, time);
+    this.#stretch = undefined;
+    fill(this.#row(entry), clock(time), textOf(entry), late ? "late" : "");
+  }
+
+  #extend(frame: Frame, time: number): void {
+    const second = Math.floor(time);
+    if (this.#stretch?.second !== second) {
+      this.#stretch = { row: this.#row({ source: "video", late: false }), second, from: time, most: new Map(), frames: 0 };
     }
-    const element = html(
+    const stretch = this.#stretch;
+    stretch.frames += 1;
+    for (const [name, count] of told(frame)) stretch.most.set(name, Math.max(count, stretch.most.get(name) ?? 0));
+    const { row, from, frames } = stretch;
+    const span = frames > 1 ? `${clock(from)} – ${clock(time)}` : clock(time);
+    fill(row, span, worded(stretch.most), frames > 1 ? `${frames} frames` : "");
+  }
+
+  #row({ source, late }: Pick<Combined, "source" | "late">): HTMLLIElement {
+    const row = html(
       "li",
-      { "data-source": entry.source, "data-late": entry.late ? "" : undefined },
+      { "data-source": source, "data-late": late ? "" : undefined },
       html("time", {}),
-      html("span", { class: "chip" }, entry.source),
+      html("span", { class: "chip" }, source),
       html("span", { class: "what" }),
       html("small", {}),
     );
-    fill(element, clock(entry.time), text, entry.late ? "late" : "");
-    this.#list.append(element);
-    this.#last = key ? { key, element, count: 1, from: entry.time } : undefined;
+    this.#list.append(row);
+    return row;
   }
 }
 
@@ -58,11 +77,25 @@ export function textOf({ result }: Combined): string {
     case "transcript":
       return `“${result.text.trim()}”${result.final ? "" : " …"}`;
     case "frame":
-      return described(result);
+      return worded(told(result));
     default:
       return result.classification
         .slice(0, 3)
         .map(({ label, probability }) => `${label.split(", ")[0]} ${Math.round(probability * 100)}%`)
         .join(", ");
   }
+}
+
+/** Returns what a frame shows, each with how often. */
+function told({ objects, labels, activity }: Frame): Map<string, number> {
+  const [scene] = labels;
+  const counts = new Map<string, number>();
+  for (const name of [activity?.label, scene?.label.split(", ")[0]]) if (name) counts.set(name, 1);
+  for (const { label } of objects) counts.set(label, (counts.get(label) ?? 0) + 1);
+  return counts;
+}
+
+function worded(counts: ReadonlyMap<string, number>): string {
+  const words = [...counts].map(([name, count]) => (count > 1 ? `${count} × ${name}` : name));
+  return words.join(", ") || "nothing found";
 }

@@ -3,6 +3,7 @@ import { html } from "../element.js";
 import { described, type Frames } from "../frames.js";
 import type { Speech } from "../speech.js";
 import { clock } from "../time.js";
+import { LanesView } from "./lanes.js";
 import { draw } from "./overlay.js";
 
 // The picture waits where it comes so close to the newest result, and goes on where it is so far behind it again.
@@ -19,6 +20,7 @@ export class StageView {
   readonly #now = html("p", { class: "now" });
   readonly #reach = html("progress", { class: "reach", max: "1", value: "0", "aria-label": "How much of the video is analysed" });
   readonly #told = html("p", { class: "told" });
+  readonly #lanes = new LanesView((seconds) => this.#seek(seconds));
   readonly #video: HTMLVideoElement | undefined;
   readonly element: HTMLElement;
   #frames: Frames | undefined;
@@ -37,7 +39,7 @@ export class StageView {
     }
     const screen = html("div", { class: "screen" }, ...(this.#video ? [this.#video] : []), this.#canvas);
     screen.toggleAttribute("data-blank", !this.#video);
-    this.element = html("figure", { class: "stage" }, screen, html("figcaption", {}, this.#reach, this.#now, this.#told));
+    this.element = html("figure", { class: "stage" }, screen, html("figcaption", {}, this.#reach, this.#now, this.#told), this.#lanes.element);
     new ResizeObserver(() => this.#draw(this.#time)).observe(this.#canvas);
   }
 
@@ -52,7 +54,8 @@ export class StageView {
     this.#speech = speech;
     this.#isLive = isLive;
     const video = this.#video;
-    const length = video && Number.isFinite(video.duration) ? video.duration : Math.max(frames.end, 1e-3);
+    const length = video && video.duration > 0 && Number.isFinite(video.duration) ? video.duration : Math.max(frames.end, 1e-3);
+    this.#lanes.update(frames, length, isLive);
     this.#reach.value = isLive ? Math.max(0, Math.min(1, frames.end / length)) : 1;
     this.#reach.hidden = !isLive;
     const { dropped, all } = frames;
@@ -78,6 +81,10 @@ export class StageView {
   #begin(video: HTMLVideoElement): void {
     this.#began = true;
     if (!matchMedia("(prefers-reduced-motion: reduce)").matches) this.#play(video);
+  }
+
+  #seek(seconds: number): void {
+    if (this.#video) this.#video.currentTime = seconds;
   }
 
   #play(video: HTMLVideoElement): void {
