@@ -50,6 +50,7 @@ def check(
     param: Annotated[
         list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="A parameter, as JSON or a text.")
     ] = None,
+    only: Annotated[list[str] | None, typer.Option(metavar="CHECK", help="Only this check; may be repeated.")] = None,
     seconds: Annotated[float, typer.Option(min=0.1, help="How long one run may take.")] = 10.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each check.")] = False,
 ) -> None:
@@ -57,22 +58,31 @@ def check(
     if any(importlib.util.find_spec(package) is None for package in _NEEDED):
         typer.echo("The agent SDK is not installed; pip install 'mediamesh[agent]' brings it.", err=True)
         raise typer.Exit(2)
-    failed = complete(_check(target, agent_id, given or [], param or [], seconds=seconds, as_json=as_json))
+    failed = complete(
+        _check(target, agent_id, given or [], param or [], only=only or [], seconds=seconds, as_json=as_json)
+    )
     if failed:
         raise typer.Exit(1)
 
 
 async def _check(
-    target: str, agent_id: str, given: list[str], params: list[str], *, seconds: float, as_json: bool
+    target: str, agent_id: str, given: list[str], params: list[str], *, only: list[str], seconds: float, as_json: bool
 ) -> int:
     from mediamesh.agent.check import check_server  # noqa: PLC0415 - a client can do without the SDK
 
-    inputs, chosen = _inputs(_pairs("--input", given)), _params(_pairs("--param", params))
+    checking = check_server(
+        target,
+        agent_id=agent_id,
+        inputs=_inputs(_pairs("--input", given)),
+        params=_params(_pairs("--param", params)),
+        seconds=seconds,
+        only=only,
+    )
     findings: list[Finding] = []
     terminal = Console()
     console = terminal if terminal.is_terminal else Console(width=_WIDE)
     with console.status("Checking…", spinner="dots") as status:
-        async for finding in check_server(target, agent_id=agent_id, inputs=inputs, params=chosen, seconds=seconds):
+        async for finding in checking:
             findings.append(finding)
             status.update(f"Checking… {finding.agent} {finding.check}")
             if as_json:

@@ -15,11 +15,11 @@ from mediamesh.wire.errors import MeshError, StreamInterrupted
 if TYPE_CHECKING:
     Details = grpc.aio.ClientCallDetails
 
-__all__ = ["MAX_MESSAGE_BYTES", "FirstStatus", "connect", "error_of"]
+__all__ = ["CORE_FAILURE", "MAX_MESSAGE_BYTES", "FirstStatus", "connect", "error_of"]
 
 # A request may carry one image inline (20 MiB), and the envelope around it.
 MAX_MESSAGE_BYTES = 21 * 1024 * 1024
-_CORE_FAILURE = "Internal error from Core"
+CORE_FAILURE = "Internal error from Core"
 _STATUS_KEY = "grpc-status-details-bin"
 
 
@@ -94,7 +94,7 @@ class FirstStatus:
     def _note(self, call: Any) -> None:
         # Once a call is done these coroutines have nothing to wait for.
         code, details = _result(call.code()), _result(call.details())
-        if self.failure is None and code is not grpc.StatusCode.OK and details != _CORE_FAILURE:
+        if self.failure is None and code is not grpc.StatusCode.OK and details != CORE_FAILURE:
             empty = grpc.aio.Metadata()
             self.failure = grpc.aio.AioRpcError(code, empty, _result(call.trailing_metadata()) or empty, details)
 

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from mediamesh.agent.check.findings import Finding, Verdict
-from mediamesh.agent.check.suite import check_server
+from mediamesh.agent.check.suite import check_names, check_server
 
-__all__ = ["Finding", "Verdict", "check_server"]
+__all__ = ["Finding", "Verdict", "check_names", "check_server"]

@@ -14,7 +14,7 @@ from google.rpc import status_pb2
 from mediamesh.agent.check.findings import Broken
 from mediamesh.api.agent.v1.agent_service_pb2 import DescribeRequest, RunRequest, RunResponse
 from mediamesh.api.agent.v1.agent_service_pb2_grpc import AgentServiceStub
-from mediamesh.client.channel import MAX_MESSAGE_BYTES, FirstStatus
+from mediamesh.client.channel import CORE_FAILURE, MAX_MESSAGE_BYTES, FirstStatus
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
@@ -28,7 +28,7 @@ __all__ = ["MOST_BYTES", "Outcome", "Probe", "probing"]
 MOST_BYTES = 128 * 1024 * 1024
 """What a run on made-up inputs may give before it counts as a flood."""
 _STATUS_KEY = "grpc-status-details-bin"
-_POLL_SECONDS = 0.02
+_POLL_SECONDS, _PAUSE_SECONDS = 0.02, 0.1
 
 
 @dataclass(slots=True, kw_only=True)
@@ -132,11 +132,23 @@ class Probe:
         deadline: float | None = None,
     ) -> Outcome:
         """Send the frames, and read until the call ends or its time is over."""
-        outcome = Outcome(what=what)
+        outcome = await self._run(frames, half_close=half_close, deadline=deadline)
+        if outcome.status is not None and outcome.status.message == CORE_FAILURE:
+            # gRPC could not write to a call that was over, and lost how it ended: once more, without hurry.
+            outcome = await self._run(frames, half_close=half_close, deadline=deadline, pause=_PAUSE_SECONDS)
+        outcome.what = what
+        if outcome.status is not None and not outcome.succeeded:
+            self.failures.append(outcome)
+        return outcome
+
+    async def _run(
+        self, frames: Sequence[RunRequest], *, half_close: bool, deadline: float | None, pause: float = 0.0
+    ) -> Outcome:
+        outcome = Outcome()
         begin = time.monotonic()
         async with self.call(deadline=deadline) as call, asyncio.TaskGroup() as tasks:
             first = FirstStatus(call)
-            writing = tasks.create_task(_write(call, frames, half_close=half_close))
+            writing = tasks.create_task(_write(call, frames, half_close=half_close, pause=pause))
             try:
                 async with asyncio.timeout(self.seconds):
                     await _read(call, outcome)
@@ -147,8 +159,6 @@ class Probe:
             finally:
                 writing.cancel()
         outcome.seconds = time.monotonic() - begin
-        if outcome.status is not None and not outcome.succeeded:
-            self.failures.append(outcome)
         return outcome
 
 
@@ -172,11 +182,12 @@ async def probing(target: str, seconds: float) -> AsyncGenerator[Probe]:
         yield Probe(channel, seconds)
 
 
-async def _write(call: RunCall, frames: Sequence[RunRequest], *, half_close: bool) -> None:
+async def _write(call: RunCall, frames: Sequence[RunRequest], *, half_close: bool, pause: float) -> None:
     # A call that has ended takes no more frames; the reader finds out how it ended.
     with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
         for frame in frames:
             await call.write(frame)
+            await asyncio.sleep(pause)
         if half_close:
             await call.done_writing()
         else:

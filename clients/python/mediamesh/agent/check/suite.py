@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import grpc
 from google.protobuf import json_format, struct_pb2
@@ -24,7 +24,7 @@ from mediamesh.agent.manifest import manifest_problems
 from mediamesh.wire.errors import InvalidRequest, NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Mapping
 
     from mediamesh.agent.check.material import Sample
     from mediamesh.agent.check.probe import Probe
@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 
     Inputs = Callable[[Manifest], Mapping[str, Value]]
 
-__all__ = ["check_server"]
+C = TypeVar("C", bound="Callable[..., object]")
+
+__all__ = ["check_names", "check_server"]
 
 _CHECKS = (*RUNNING, *REFUSING, *STREAMING, *LASTING, *FLOW_CONTROL, *ERRORS)
 _RUN = "run"
@@ -47,6 +49,7 @@ async def check_server(
     inputs: Inputs | None = None,
     params: Mapping[str, object] | None = None,
     seconds: float = 10.0,
+    only: Collection[str] = (),
 ) -> AsyncGenerator[Finding]:
     """Check the agents of a server.
 
@@ -58,22 +61,39 @@ async def check_server(
         inputs: Returns values by pin for an agent; what it leaves out is made up.
         params: Parameters by name, for agents that have them.
         seconds: How long one run may take.
+        only: Names of checks; all when empty. Whether an agent finishes a run is always seen to.
 
     Raises:
         NotFound: the server has no such agent.
-        InvalidRequest: a value is for no pin.
+        InvalidRequest: there is no check of a name.
     """
+    if unknown := sorted(set(only) - set(check_names())):
+        text = f"there is no check {', '.join(unknown)}; there are {', '.join(check_names())}"
+        raise InvalidRequest.of_field("only", text)
     begin = time.monotonic()
     try:
         async with probing(target, seconds) as probe:
-            for check in DESCRIBING:
+            for check in _chosen(DESCRIBING, only):
                 yield await _finding(check, "", check(probe))
             for manifest in await _manifests(probe, agent_id):
                 given = inputs(manifest) if inputs is not None else {}
-                async for finding in _check_agent(probe, manifest, given, params or {}):
+                async for finding in _check_agent(probe, manifest, given, params or {}, only=only):
                     yield finding
     except Broken as broken:
         yield _failed("reachable", "", "A gRPC server answers.", broken, time.monotonic() - begin)
+
+
+def check_names() -> list[str]:
+    """Return the names of all checks, in order."""
+    return [_name(check) for check in (*DESCRIBING, *_CHECKS)]
+
+
+def _name(check: Callable[..., object]) -> str:
+    return check.__name__.replace("_", "-")
+
+
+def _chosen(checks: Iterable[C], only: Collection[str]) -> list[C]:
+    return [check for check in checks if not only or _name(check) in only]
 
 
 async def _manifests(probe: Probe, agent_id: str) -> list[Manifest]:
@@ -89,7 +109,12 @@ async def _manifests(probe: Probe, agent_id: str) -> list[Manifest]:
 
 
 async def _check_agent(
-    probe: Probe, manifest: Manifest, inputs: Mapping[str, Value], params: Mapping[str, object]
+    probe: Probe,
+    manifest: Manifest,
+    inputs: Mapping[str, Value],
+    params: Mapping[str, object],
+    *,
+    only: Collection[str],
 ) -> AsyncGenerator[Finding]:
     begin = time.monotonic()
     probe.failures.clear()
@@ -110,7 +135,7 @@ async def _check_agent(
         text=said,
         seconds=time.monotonic() - begin,
     )
-    for check in _CHECKS:
+    for check in _chosen(_CHECKS, only):
         yield await _finding(check, manifest.id, check(subject))
 
 
@@ -146,7 +171,7 @@ async def _finding(check: Callable[..., object], agent: str, work: Awaitable[str
         code = failure.code().name if isinstance(failure, grpc.aio.AioRpcError) else "closed"
         verdict, text = Verdict.FAILED, f"A call ended with {code} in the midst of the check."
     promise = (check.__doc__ or "").partition("\n")[0]
-    name = check.__name__.replace("_", "-")
+    name = _name(check)
     seconds = time.monotonic() - begin
     return Finding(check=name, agent=agent, verdict=verdict, promise=promise, text=text, seconds=seconds)
 
