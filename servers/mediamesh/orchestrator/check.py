@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 from mediamesh.api.agent.v1 import manifest_pb2, pin_pb2
 from mediamesh.api.flow.v1 import flow_pb2
 from mediamesh.orchestrator.builtin import AUDIO_RECORDER, OPEN_PINS
+from mediamesh.orchestrator.condition_check import check_conditions, may_be_withheld
 from mediamesh.orchestrator.conversions import Conversions, conversions_between, offer
 from mediamesh.orchestrator.draft import Draft, among, quoted
 from mediamesh.orchestrator.pins import clash, misfit
 from mediamesh.orchestrator.references import resolve_references
-from mediamesh.orchestrator.wiring import ends, find_cycles, is_constant
+from mediamesh.orchestrator.wiring import conditional_edges, ends, find_cycles, is_constant
 from mediamesh.wire.modalities import refusal
 from mediamesh.wire.pins import MEDIA_TYPES, plain_value
 from mediamesh.wire.responses import may_stream
@@ -55,7 +56,11 @@ class _Check:
         self._doubled()
         for node in self._nodes.values():
             self._connected(node)
-        for path, index in find_cycles(self._edges):
+        check_conditions(self._draft, self._edges)
+        implied = list(conditional_edges(self._edges, self._nodes))
+        indices = [*range(len(self._edges)), *(index for index, _ in implied)]
+        for path, found in find_cycles([*self._edges, *(edge for _, edge in implied)]):
+            index = indices[found]
             shown = " → ".join(map(quoted, path if len(path) <= 16 else [*path[:15], "…", path[-1]]))
             self._draft.wrong(flow_pb2.FLOW_ISSUE_CODE_CYCLE, f"These nodes wait for each other: {shown}.", index, "to")
         self._conversions.insert()
@@ -204,10 +209,13 @@ class _Check:
 
     def _doubled(self) -> None:
         first: dict[tuple[str, str], int] = {}
+        withheld = may_be_withheld(self._draft.flow, self._edges)
         for index, edge in enumerate(self._edges):
             pin = self._pin(edge, "to")
             key = (edge.to.node_id, edge.to.pin)
-            if key in first and pin is not None and pin.type != pin_pb2.PIN_TYPE_STREAM:
+            # Edges of which each may carry nothing are alternatives.
+            alternative = index in withheld and first.get(key, index) in withheld
+            if key in first and pin is not None and pin.type != pin_pb2.PIN_TYPE_STREAM and not alternative:
                 self._draft.wrong(
                     flow_pb2.FLOW_ISSUE_CODE_MULTIPLE_EDGES,
                     f"{quoted('.'.join(key))} takes one value, and the edge in line "

@@ -24,6 +24,7 @@ __all__ = [
     "Reference",
     "carries",
     "joined",
+    "parts_of",
     "references",
 ]
 
@@ -101,19 +102,24 @@ class Entries(NamedTuple):
 Expression: TypeAlias = Literal | Reference | Length | Not | Compare | Every | Entries
 
 
+def parts_of(expression: Expression) -> tuple[Expression, ...]:
+    """Return the expressions that an expression is made of."""
+    match expression:
+        case Length(of=inner) | Not(what=inner):
+            return (inner,)
+        case Compare(left=left, right=right):
+            return left, right
+        case Every(parts=parts) | Entries(parts=parts):
+            return parts
+    return ()
+
+
 def references(expression: Expression) -> Iterator[Reference]:
     """Yield the references in an expression."""
-    match expression:
-        case Reference():
-            yield expression
-        case Length(of=inner) | Not(what=inner):
-            yield from references(inner)
-        case Compare(left=left, right=right):
-            yield from references(left)
-            yield from references(right)
-        case Every(parts=parts) | Entries(parts=parts):
-            for part in parts:
-                yield from references(part)
+    if isinstance(expression, Reference):
+        yield expression
+    for part in parts_of(expression):
+        yield from references(part)
 
 
 def joined(first: str, second: str) -> str:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mediamesh.api.agent.v1 import pin_pb2
+from mediamesh.api.flow.v1.flow_pb2 import FlowEdge
+from mediamesh.orchestrator.condition_source import parse
+from mediamesh.orchestrator.conditions import BadCondition, references
 
 if TYPE_CHECKING:
-    from mediamesh.api.flow.v1.flow_pb2 import Flow, FlowEdge, FlowNode, PinAddress
+    from mediamesh.api.flow.v1.flow_pb2 import Flow, FlowNode, PinAddress
 
-__all__ = ["ends", "find_cycles", "hazards", "is_constant", "stream_edges"]
+__all__ = ["Ancestors", "conditional_edges", "ends", "find_cycles", "hazards", "is_constant", "stream_edges"]
 
 
 def ends(edge: FlowEdge) -> tuple[PinAddress, PinAddress]:
@@ -41,12 +44,15 @@ def hazards(flow: Flow) -> set[tuple[str, str]]:
     """
     streams = stream_edges(flow)
     stream_pins = {(edge.to.node_id, edge.to.pin) for edge in streams}
-    before, before_by_stream = _Ancestors(flow.edges), _Ancestors(streams)
+    conditions = [edge for _, edge in conditional_edges(flow.edges, {node.id for node in flow.nodes})]
+    before, before_by_stream = Ancestors([*flow.edges, *conditions]), Ancestors(streams)
     needed_by: dict[str, set[str]] = defaultdict(set)
     for edge in flow.edges:
         source, target = ends(edge)
         if (target.node_id, target.pin) not in stream_pins:
             needed_by[target.node_id] |= before.of(source.node_id)
+    for edge in conditions:
+        needed_by[edge.to.node_id] |= before.of(ends(edge)[0].node_id)
     return {
         (edge.to.node_id, edge.to.pin)
         for edge in streams
@@ -54,8 +60,12 @@ def hazards(flow: Flow) -> set[tuple[str, str]]:
     }
 
 
-class _Ancestors:
-    """For a node, itself and all that it needs."""
+class Ancestors:
+    """For a node, itself and all that it needs.
+
+    Args:
+        edges: What counts; to look at a node in a condition is to need it.
+    """
 
     def __init__(self, edges: Iterable[FlowEdge]) -> None:
         self._feeds: dict[str, set[str]] = defaultdict(set)
@@ -65,6 +75,7 @@ class _Ancestors:
             self._feeds[target.node_id].add(source.node_id)
 
     def of(self, node_id: str) -> set[str]:
+        """Return them by id."""
         if node_id not in self._known:
             found, waiting = {node_id}, [node_id]
             while waiting:
@@ -73,6 +84,23 @@ class _Ancestors:
                 waiting.extend(new)
             self._known[node_id] = found
         return self._known[node_id]
+
+
+def conditional_edges(edges: Iterable[FlowEdge], nodes: Collection[str]) -> Iterator[tuple[int, FlowEdge]]:
+    """Yield for each pin that a condition looks at the index of its edge, and an edge from the pin to the same end.
+
+    The node there waits for what is looked at as it waits for what comes along edges.
+    """
+    for index, edge in enumerate(edges):
+        try:
+            looked_at = list(references(parse(edge.when, nodes))) if edge.when else []
+        except BadCondition:
+            continue
+        for found in looked_at:
+            if found.address is not None:
+                implied = FlowEdge(to=edge.to)
+                ends(implied)[0].node_id, ends(implied)[0].pin = found.address
+                yield index, implied
 
 
 def find_cycles(edges: Sequence[FlowEdge]) -> Iterator[tuple[list[str], int]]:

@@ -137,10 +137,7 @@ class Gate:
         """Take note of a value that the condition may look at; decide once all of them are there."""
         self._known[address] = plain
         if self._carries is None and self._needed <= self._known.keys():
-            try:
-                self._decide(carries(self._expression, self._known))
-            except BadCondition as error:
-                self._inbox.refuse(InvalidFlow(f"The condition `{self._text}` of `{self._pin.name}` {error}."))
+            self._decide()
         if self._carries and self._held is not None:
             held, self._held = self._held, None
             self._hand_on(held)
@@ -152,10 +149,14 @@ class Gate:
             self._decided.set()
             await self._inbox.lose(self._pin.name, cause)
 
-    def _decide(self, so: bool) -> None:
-        self._carries = so
+    def _decide(self) -> None:
+        try:
+            self._carries = carries(self._expression, self._known)
+        except BadCondition as error:
+            self._carries = False
+            self._inbox.refuse(InvalidFlow(f"The condition `{self._text}` of `{self._pin.name}` {error}."))
         self._decided.set()
-        if not so and not self._streams:
+        if not self._carries and not self._streams:
             self._inbox.settle(self._pin.name, self._source_id, by_condition=True)
 
     def _hand_on(self, value: Value) -> None:

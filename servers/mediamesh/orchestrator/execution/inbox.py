@@ -174,6 +174,7 @@ class Inbox:
         self._withheld: str | None = None
         self._error: MeshError | None = None
         self._overflowed: str | None = None
+        self._begun = False
         self._changed = asyncio.Event()
         self.pipes = {
             pin: Pipe(producers, bounds, partial(self._overflow, pin) if pin in hazardous else None)
@@ -202,6 +203,7 @@ class Inbox:
                     f"{', '.join(f'`{pin}`' for pin in sorted(self._missing))}, which comes after them."
                 )
             if not self._missing and (not self.pipes or any(pipe.began for pipe in self.pipes.values())):
+                self._begun = True
                 return
             await self._changed.wait()
 
@@ -237,7 +239,7 @@ class Inbox:
             return
         pipe = self.pipes[pin]
         await pipe.end()
-        if pipe.ended and not pipe.used:
+        if pipe.ended and not pipe.used and not self._begun:
             # No producer gave anything: for the node it is as if the pin had no edge.
             del self.pipes[pin]
             if pin not in self._optional:
@@ -270,7 +272,7 @@ class Inbox:
 
     async def leave(self) -> None:
         """The node takes nothing any more."""
-        for pipe in self.pipes.values():
+        for pipe in list(self.pipes.values()):
             await pipe.leave()
 
     def _overflow(self, pin: str) -> None:
