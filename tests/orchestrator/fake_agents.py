@@ -11,7 +11,7 @@ from mediamesh.api.agent.v1 import agent_service_pb2 as pb
 from mediamesh.api.agent.v1 import agent_service_pb2_grpc, manifest_pb2, pin_pb2, value_pb2
 from mediamesh.api.media.v1 import media_pb2
 from mediamesh.api.stream.v1 import chunk_pb2
-from mediamesh.wire.errors import AgentFailed, StreamTimeout, Unavailable
+from mediamesh.wire.errors import AgentFailed, Overloaded, StreamTimeout, Unavailable
 
 STRING, NUMBER, JSON = pin_pb2.PIN_TYPE_STRING, pin_pb2.PIN_TYPE_NUMBER, pin_pb2.PIN_TYPE_JSON
 IMAGE, STREAM, AUDIO = pin_pb2.PIN_TYPE_IMAGE, pin_pb2.PIN_TYPE_STREAM, pin_pb2.PIN_TYPE_AUDIO
@@ -59,6 +59,16 @@ MANIFESTS = [
         [pin("image", IMAGE)],
         [pin("url", STRING)],
         modalities=manifest_pb2.Modalities(constraints=manifest_pb2.ModalityConstraints(max_image_size_mb=0.000_01)),
+    ),
+    manifest(
+        "test.refusing", [pin("stream", STREAM)], [pin("count", NUMBER)], [pin("times", NUMBER), pin("how", STRING)]
+    ),
+    manifest(
+        "test.cached",
+        [pin("text", STRING, optional=True), pin("image", IMAGE, optional=True)],
+        [pin("text", STRING), pin("image", IMAGE, optional=True), pin("stream", STREAM)],
+        [pin("large", NUMBER)],
+        cache=manifest_pb2.CachePolicy(enabled=True),
     ),
     manifest("test.join", [pin("a", JSON), pin("b", JSON)], [pin("text", STRING)]),
 ]
@@ -128,6 +138,24 @@ class Agents(agent_service_pb2_grpc.AgentServiceServicer):
         if len(tries) == 1:
             raise Unavailable("Just restarting.")
         yield text("at last")
+
+    async def refusing(self, opened, frames):
+        params = opened.params.fields
+        if params["how"].string_value == "late":
+            yield pb.RunResponse(progress=chunk_pb2.Progress(percent=1))
+            await anext(aiter(frames))
+        if opened.context.attempt <= params["times"].number_value:
+            raise Overloaded.retry("Too much to do.", 0.01)
+        async for answer in self.consumer(opened, frames):
+            yield answer
+
+    async def cached(self, opened, frames):
+        yield chunk(1, "one")
+        yield chunk(2, "two")
+        yield text("x" * int(opened.params.fields["large"].number_value) if opened.params.fields else "made")
+        yield pb.RunResponse(
+            media=pb.PinMedia(pin="image", type=media_pb2.MEDIA_TYPE_IMAGE, data=b"png", offset=0, last=True)
+        )
 
     async def lost(self, opened, frames):
         raise Unavailable("Gone for good.")
