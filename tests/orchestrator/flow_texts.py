@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from mediamesh.api.flow.v1.flow_pb2 import FlowSource
 
 
-def flow(*nodes: str, edges: str = "", name: str = "test.mlab") -> FlowSource:
+def flow(*nodes: str, edges: str = "", when: Mapping[str, str] | None = None, name: str = "test.mlab") -> FlowSource:
     """Return a flow: nodes as `id type` with the rest of the mapping after a comma, edges as `a.b>c.d` with blanks.
 
-    A node without a type is an id with the rest after a comma.
+    A node without a type is an id with the rest after a comma. ``when`` has conditions by edge.
     """
     lines = ["apiVersion: v1beta1", "kind: Flow", "meta: {id: test}", "graph:", "  nodes:"]
     for node in nodes:
@@ -19,5 +21,6 @@ def flow(*nodes: str, edges: str = "", name: str = "test.mlab") -> FlowSource:
     lines.append("  edges:")
     for edge in edges.split():
         start, end = edge.split(">")
-        lines.append(f"    - {{from: {start}, to: {end}}}")
+        condition = f', when: "{when[edge]}"' if when and edge in when else ""
+        lines.append(f"    - {{from: {start}, to: {end}{condition}}}")
     return FlowSource(name=name, yaml="\n".join(lines))
