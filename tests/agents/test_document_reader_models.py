@@ -134,7 +134,7 @@ async def test_a_picture_without_text_has_no_blocks(reader) -> None:
     assert len(outputs["pages"]) == 1
 
 
-@pytest.mark.parametrize("size", [(4000, 12), (12, 4000), (1, 1), (3000, 2000)])
+@pytest.mark.parametrize("size", [(4000, 12), (12, 4000), (1, 1)])
 async def test_pictures_of_any_shape_are_taken(reader, size) -> None:
     outputs = await read(reader, Image.new("RGB", size, "white"))
     assert outputs["blocks"] == []

@@ -12,6 +12,7 @@ from mediamesh.agent import AgentSettings, serving_agents
 from mediamesh.agent.pins import to_value
 from mediamesh.agent.testing import gather
 from mediamesh.agents.multimodal_aggregator import MultimodalAggregator
+from mediamesh.agents.multimodal_aggregator.patience import Patience
 from mediamesh.api.agent.v1.agent_service_pb2 import OpenRun, PinChunk, PinEnd, RunRequest
 from mediamesh.api.stream.v1.chunk_pb2 import Chunk, Progress, Snapshot, TextContent
 from mediamesh.client import connect
@@ -77,11 +78,58 @@ async def test_image_sound_and_video_are_one_stream_in_the_order_of_media_time(c
 
 async def test_what_comes_too_late_is_marked_and_not_lost(client) -> None:
     chunks = [*(frame(float(second)) for second in range(10)), words(3.5, "late words")]
-    combined, summary = await run(client, *chunks, max_delay=2)
+    combined, summary = await run(client, *chunks, max_delay=2, patience=0)
     [late] = [one for one in combined if one["late"]]
     assert (late["time"], late["result"]["text"]) == (3.5, "late words")
     assert (summary["late"], summary["sources"]["audio"]["late"]) == (1, 1)
-    assert summary["held_most"] == 3
+    assert summary["held_most"] <= 4
+
+
+async def test_an_input_that_is_slow_is_waited_for_however_far_the_other_is(client) -> None:
+    chunks = [*(frame(float(second)) for second in range(10)), words(3.5, "slow words")]
+    combined, summary = await run(client, *chunks, max_delay=2)
+    assert [one["time"] for one in combined] == [0, 1, 2, 3, 3.5, 4, 5, 6, 7, 8, 9]
+    assert summary["late"] == 0
+
+
+async def test_no_more_results_are_held_than_the_bound_says(client) -> None:
+    chunks = [*(frame(float(second)) for second in range(10)), words(3.5, "late words")]
+    combined, summary = await run(client, *chunks, max_items=4)
+    assert [one["time"] for one in combined if one["late"]] == [3.5]
+    assert summary["held_most"] == 4
+
+
+class Clock:
+    """A clock that goes only when told."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_an_input_is_silent_after_so_much_time_spent_waiting() -> None:
+    clock = Clock()
+    patience = Patience(["audio", "video"], 5.0, clock)
+    with patience.waiting() as limit:
+        assert limit == 5
+        clock.now += 3
+    clock.now += 100  # nobody waits
+    patience.heard("video")
+    with patience.waiting() as limit:
+        assert limit == 2
+        clock.now += 2
+    assert patience.silent() == ["audio"]
+    with patience.waiting() as limit:
+        assert limit == 3
+        clock.now += 3
+    assert patience.silent() == ["video"]  # audio was told
+    with patience.waiting() as limit:
+        assert limit is None
+    patience.heard("audio")
+    patience.ended("video")
+    with patience.waiting() as limit:
+        assert limit == 5
 
 
 async def test_partial_transcripts_are_passed_on_when_asked_for(client) -> None:
@@ -119,7 +167,7 @@ async def test_a_partial_transcript_lets_frames_go_up_to_its_last_word(client) -
 @pytest.mark.parametrize("pin", ["audio_stream", "video_stream"])
 async def test_an_input_that_is_not_connected_holds_nothing_back(client, pin) -> None:
     chunks = [words(1.0, "x"), words(2.0, "y")] if pin == "audio_stream" else [frame(1.0), frame(2.0)]
-    combined, summary = await run(client, *chunks, pins=(pin,), max_delay=3600)
+    combined, summary = await run(client, *chunks, pins=(pin,), max_delay=3600, patience=3600)
     assert [one["time"] for one in combined] == [1.0, 2.0]
     assert summary["held_most"] <= 1
 
@@ -181,7 +229,7 @@ class SlowReader:
     """Stands for a run whose reader takes nothing until it is let."""
 
     inputs: ClassVar[dict[str, object]] = {}
-    params: ClassVar = {"max_delay": 0, "partials": False}
+    params: ClassVar = {"max_delay": 0, "partials": False, "patience": 0}
 
     def __init__(self) -> None:
         self.reading = asyncio.Event()
@@ -206,7 +254,7 @@ async def test_while_nobody_reads_nothing_is_taken_in() -> None:
     task = asyncio.ensure_future(MultimodalAggregator().process(run))  # type: ignore[arg-type]
     for _ in range(1000):
         await asyncio.sleep(0)
-    assert run.taken <= 6  # of each input what is held, what goes out and what comes in
+    assert run.taken <= 6  # of each input what goes out, what waits and what comes in
     run.reading.set()
     await task
     assert run.given == run.taken == 200

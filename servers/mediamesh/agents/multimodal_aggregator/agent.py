@@ -10,7 +10,8 @@ from google.protobuf import struct_pb2
 
 from mediamesh.agent import Agent
 from mediamesh.agents.multimodal_aggregator.merge import Merge
-from mediamesh.agents.multimodal_aggregator.results import images, result_of
+from mediamesh.agents.multimodal_aggregator.patience import Patience
+from mediamesh.agents.multimodal_aggregator.results import Result, images, result_of
 from mediamesh.api.stream.v1.chunk_pb2 import Chunk, Snapshot
 
 if TYPE_CHECKING:
@@ -62,15 +63,19 @@ class _Merging:
             (_IMAGE, *_STREAMS), max_delay=run.params["max_delay"], max_items=run.whole("max_items")
         )
         self._told = {source: _Told() for source in (_IMAGE, *_STREAMS)}
-        # Held while results go out: they stay in order, and while the reader is slow nothing is taken in.
-        self._turn = asyncio.Lock()
+        # Room for one: while the reader of what goes out is slow, nothing more is taken in.
+        self._news: asyncio.Queue[tuple[str, Result | None]] = asyncio.Queue(1)
+        self._patience = Patience(_STREAMS, run.params["patience"])
 
     async def all(self) -> dict[str, Any]:
         pictures = images(self._run.inputs["image_results"]) if "image_results" in self._run.inputs else []
+        for data in pictures:
+            await self._emit(self._merge.add(_IMAGE, data.fields["time"].number_value, data))
+        await self._emit(self._merge.end(_IMAGE))
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._take_images(pictures))
             for source, pin in _STREAMS.items():
-                tasks.create_task(self._take_stream(source, pin))
+                tasks.create_task(self._read(source, pin))
+            await self._take_all()
         told = self._told.values()
         return {
             "items": sum(source.items for source in told),
@@ -79,25 +84,36 @@ class _Merging:
             "sources": {name: source.as_json() for name, source in self._told.items() if source.items},
         }
 
-    async def _take_images(self, pictures: Sequence[struct_pb2.Struct]) -> None:
-        async with self._turn:
-            for data in pictures:
-                await self._emit(self._merge.add(_IMAGE, data.fields["time"].number_value, data))
-            await self._emit(self._merge.end(_IMAGE))
-
-    async def _take_stream(self, source: str, pin: str) -> None:
-        partials = self._run.params["partials"]
+    async def _read(self, source: str, pin: str) -> None:
         async for chunk in self._run.stream(pin):
-            result = result_of(pin, chunk)
-            if result is None:
-                continue
-            async with self._turn:
-                if result.partial and not partials:
-                    await self._emit(self._merge.advance(source, result.watermark))
-                else:
-                    await self._emit(self._merge.add(source, result.time, result.data, watermark=result.watermark))
-        async with self._turn:
-            await self._emit(self._merge.end(source))
+            if (result := result_of(pin, chunk)) is not None:
+                await self._news.put((source, result))
+        await self._news.put((source, None))
+
+    async def _take_all(self) -> None:
+        ended = 0
+        while ended < len(_STREAMS):
+            with self._patience.waiting() as limit:
+                try:
+                    async with asyncio.timeout(limit):
+                        source, result = await self._news.get()
+                except TimeoutError:
+                    source, result = "", None
+            if not source:
+                for silent in self._patience.silent():
+                    await self._emit(self._merge.idle(silent))
+            elif result is None:
+                ended += 1
+                self._patience.ended(source)
+                await self._emit(self._merge.end(source))
+            else:
+                self._patience.heard(source)
+                await self._emit(self._taken(source, result))
+
+    def _taken(self, source: str, result: Result) -> list[Merged[struct_pb2.Struct]]:
+        if result.partial and not self._run.params["partials"]:
+            return self._merge.advance(source, result.watermark)
+        return self._merge.add(source, result.time, result.data, watermark=result.watermark)
 
     async def _emit(self, released: Sequence[Merged[struct_pb2.Struct]]) -> None:
         for merged in released:
