@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from google.protobuf import json_format
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from mediamesh.cli.results import StreamView, told
 from mediamesh.wire.json import to_object
 
 if TYPE_CHECKING:
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RunView", "line"]
 
+_SHOWN = "ui."  # types of the nodes that are the client's, and what they get is shown
 _LABELLED = {"label", "probability"}
 _SIGNS: dict[str, RenderableType] = {
     "pending": Text("·", style="dim"),
@@ -42,6 +46,7 @@ class RunView:
         self._fed: set[tuple[str, str]] = set()
         self._uploads: dict[str, tuple[int, int]] = {}
         self._streams: dict[str, str] = {}
+        self._shown: dict[str, StreamView] = {}
         self._complete: set[str] = set()
 
     def uploaded(self, pin: str, sent: int, total: int) -> None:
@@ -60,18 +65,29 @@ class RunView:
                 self._states = dict.fromkeys(self._types, "pending")
             case "node_started":
                 self._states[node] = "running"
+                self._notes.pop(node, None)
+                # What came of an earlier attempt does not count any more.
+                self._shown = {name: shown for name, shown in self._shown.items() if name.partition(".")[0] != node}
             case "node_progress":
                 self._percent[node] = event.node_progress.percent
                 self._notes[node] = event.node_progress.message
             case "node_output":
                 self._outputs[node, event.node_output.pin] = event.node_output.value
+            case "node_chunk":
+                if self._types.get(node, "").startswith(_SHOWN):
+                    name = f"{node}.{event.node_chunk.pin}"
+                    self._shown.setdefault(name, StreamView()).see(event.node_chunk.chunk)
             case "stream_available":
                 self._streams[event.stream_available.stream_id] = f"{node}.{event.stream_available.pin}"
             case "stream_complete":
                 self._complete.add(event.stream_complete.stream_id)
             case "node_finished":
                 self._states[node] = "succeeded"
-                self._notes[node] = f"{event.node_finished.duration.ToMilliseconds()} ms"
+                cached = " from the cache" if event.node_finished.cached else ""
+                self._notes[node] = f"{event.node_finished.duration.ToMilliseconds()} ms{cached}"
+            case "node_retry":
+                retry = event.node_retry
+                self._notes[node] = f"again in {retry.pause.ToMilliseconds()} ms: {retry.error.message}"
             case "node_failed":
                 self._states[node] = "failed"
                 self._notes[node] = event.node_failed.error.message
@@ -94,17 +110,27 @@ class RunView:
         for stream_id, pin in self._streams.items():
             style = "dim" if stream_id in self._complete else "cyan"
             table.add_row(Text("≋", style=style), pin, Text("stream", style="dim"), "", stream_id)
-        return table
+        return Group(table, *self._titled({name: shown.live() for name, shown in self._shown.items()}))
 
     def results(self) -> RenderableType:
-        """Return the values that entered no further node, drawn for people."""
+        """Return the values that entered no further node, and the streams that are shown, drawn for people."""
         ends = ((name, value) for name, value in self._outputs.items() if name not in self._fed)
-        return Group(*(_drawn(".".join(name), value) for name, value in ends))
+        streams = self._titled({name: shown.result() for name, shown in self._shown.items()})
+        return Group(*(_drawn(".".join(name), value) for name, value in ends), *streams)
+
+    @staticmethod
+    def _titled(parts: Mapping[str, RenderableType]) -> Iterator[RenderableType]:
+        for name, part in parts.items():
+            yield Text(name, style="bold")
+            yield Padding(part, (0, 0, 0, 2))
 
 
 def line(event: ExecutionEvent) -> str:
     """Return an event as one line of plain text."""
     kind = event.WhichOneof("event") or ""
+    if kind == "node_chunk" and event.node_chunk.chunk.HasField("snapshot"):
+        result = told(json_format.MessageToDict(event.node_chunk.chunk.snapshot.data)).plain.replace("\n", " ")
+        return f"{event.sequence:>4} {kind:<19} {event.node_id:<12} {event.node_chunk.pin} {result}"
     content = to_object(getattr(event, kind)) if kind else {}
     content.pop("flow", None)
     words = " ".join(f"{name}={_short(value)}" for name, value in content.items())
