@@ -81,9 +81,15 @@ class RunView:
                 self._streams[event.stream_available.stream_id] = f"{node}.{event.stream_available.pin}"
             case "stream_complete":
                 self._complete.add(event.stream_complete.stream_id)
+            case _:
+                self._settle(node, event)
+
+    def _settle(self, node: str, event: ExecutionEvent) -> None:
+        """Take note of how a try of a node ended."""
+        match event.WhichOneof("event"):
             case "node_finished":
-                self._states[node] = "succeeded"
                 cached = " from the cache" if event.node_finished.cached else ""
+                self._states[node] = "succeeded"
                 self._notes[node] = f"{event.node_finished.duration.ToMilliseconds()} ms{cached}"
             case "node_retry":
                 retry = event.node_retry
