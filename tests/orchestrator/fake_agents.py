@@ -71,6 +71,13 @@ MANIFESTS = [
         cache=manifest_pb2.CachePolicy(enabled=True),
     ),
     manifest("test.join", [pin("a", JSON), pin("b", JSON)], [pin("text", STRING)]),
+    manifest("test.list", [], [pin("list", JSON)]),
+    manifest("test.copier", [pin("number", NUMBER)], [pin("image", IMAGE)]),
+    manifest(
+        "test.picky",
+        [pin("text", STRING), pin("greeting", STRING, optional=True)],
+        [pin("text", STRING), pin("length", NUMBER, optional=True), pin("stream", STREAM)],
+    ),
 ]
 
 
@@ -211,6 +218,8 @@ class Agents(agent_service_pb2_grpc.AgentServiceServicer):
                 media=pb.PinMedia(pin="image", type=media_pb2.MEDIA_TYPE_IMAGE, offset=offset, data=b"png", last=last)
             )
 
+    copier = painter
+
     async def viewer(self, opened, frames):
         yield pb.RunResponse(
             output=pb.PinValue(pin="url", value=value_pb2.Value(text=opened.inputs["image"].media.ref.url))
@@ -224,6 +233,21 @@ class Agents(agent_service_pb2_grpc.AgentServiceServicer):
         raise StreamTimeout("The answer took too long.")
 
     thumbnail = viewer
+
+    async def list(self, opened, frames):
+        yield pb.RunResponse()
+
+    async def picky(self, opened, frames):
+        """Fail with what is bad, wait with what is slow, and tell the length of what is long."""
+        said = opened.inputs["text"].text
+        yield chunk(1, said)
+        if said.startswith("bad"):
+            raise AgentFailed(f"I do not like {said}.")
+        if said.startswith("slow"):
+            await self.release.wait()
+        if len(said) > 3:
+            yield pb.RunResponse(output=pb.PinValue(pin="length", value=value_pb2.Value(number=len(said))))
+        yield text(opened.inputs["greeting"].text + said if "greeting" in opened.inputs else said)
 
     async def join(self, opened, frames):
         yield text("+".join(opened.inputs[name].json.string_value for name in ("a", "b")))

@@ -11,6 +11,7 @@ from mediamesh.orchestrator.builtin import AUDIO_RECORDER, OPEN_PINS
 from mediamesh.orchestrator.condition_check import check_conditions, may_be_withheld
 from mediamesh.orchestrator.conversions import Conversions, conversions_between, offer
 from mediamesh.orchestrator.draft import Draft, among, quoted
+from mediamesh.orchestrator.list_nodes import list_pins
 from mediamesh.orchestrator.pins import clash, misfit
 from mediamesh.orchestrator.references import resolve_references
 from mediamesh.orchestrator.wiring import conditional_edges, ends, find_cycles, is_constant
@@ -79,6 +80,8 @@ class _Check:
             return
         node.input_pins.extend([] if is_constant(node) else manifest.inputs)
         node.output_pins.extend(manifest.outputs)
+        if node.HasField("for_each"):
+            list_pins(self._draft, node)
         self._params(node, manifest)
         self._constants(node)
         if node.response_mode == manifest_pb2.RESPONSE_MODE_STREAMING and not may_stream(manifest):

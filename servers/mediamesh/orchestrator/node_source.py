@@ -26,8 +26,15 @@ _MAX_TIMEOUT_SECONDS = 86_400
 _MAX_BACKOFF_SECONDS = 3600
 _MAX_RETRIES = 20
 _MAX_MULTIPLIER = 10
-_OPTIONAL = ("params", "outputs", "timeout", "response", "retries", "cache")
+_OPTIONAL = ("params", "outputs", "timeout", "response", "retries", "cache", "forEach")
 _RESPONSES = {"sync": ResponseMode.RESPONSE_MODE_SYNC, "streaming": ResponseMode.RESPONSE_MODE_STREAMING}
+_ON_ERROR = {
+    "fail": flow_pb2.ELEMENT_FAILURE_FAIL,
+    "keep": flow_pb2.ELEMENT_FAILURE_KEEP,
+    "drop": flow_pb2.ELEMENT_FAILURE_DROP,
+}
+_MAX_PARALLEL = 64
+_PIN = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _PATH = re.compile(r"[^\x00-\x1f]+")
 _NODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
@@ -95,6 +102,8 @@ class NodeReader:
                     read.response_mode = mode
             case "retries":
                 self._retries(part, read)
+            case "forEach":
+                self._for_each(part, read)
             case "cache":
                 if (cache := self._shape.flag(part, "cache")) is not None:
                     read.cache = cache
@@ -109,6 +118,23 @@ class NodeReader:
                 into.update({key: plain(value)})
             except BadDocument as error:
                 self._draft.wrong_at(flow_pb2.FLOW_ISSUE_CODE_SYNTAX, str(error), error.line, error.column)
+
+    def _for_each(self, node: yaml.Node, read: flow_pb2.FlowNode) -> None:
+        """Read what to run over: the name of a pin, or a mapping that also says how."""
+        parts = {"pin": node}
+        if isinstance(node, yaml.MappingNode):
+            known = ("parallel", "onError")
+            parts = dict(self._shape.mapping(node, "`forEach`", required=("pin",), optional=known))
+        each = read.for_each
+        for name, part in parts.items():
+            self._draft.mark(part.start_mark, read.id, "forEach", name)
+            if name == "pin":
+                each.pin = self._shape.text(part, "forEach", _PIN, "the name of an input pin")
+            elif name == "parallel":
+                rule = f"`parallel` is a whole number from 1 to {_MAX_PARALLEL}."
+                each.parallel = int(self._shape.number(part, rule, least=1, most=_MAX_PARALLEL, whole=True) or 0)
+            elif (policy := self._shape.choice(part, "onError", _ON_ERROR)) is not None:
+                each.on_error = policy
 
     def _retries(self, node: yaml.Node, read: flow_pb2.FlowNode) -> None:
         """Read how often to try again: a number, or a mapping with the pauses."""

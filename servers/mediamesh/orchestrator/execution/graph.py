@@ -15,6 +15,7 @@ from opentelemetry import metrics, trace
 from mediamesh.api.agent.v1 import pin_pb2, value_pb2
 from mediamesh.api.flow.v1 import execution_pb2
 from mediamesh.orchestrator.builtin import SINKS, SOURCES
+from mediamesh.orchestrator.execution.fan_out import run_each
 from mediamesh.orchestrator.execution.gates import targets_of
 from mediamesh.orchestrator.execution.inbox import Bounds, Inbox, Skipped
 from mediamesh.orchestrator.execution.outbox import Outbox
@@ -178,6 +179,8 @@ class Graph:
                     await outbox.give(pin.name, self._inputs[node.id, pin.name])
         elif node.type in SINKS:
             await show(node.id, inbox, self._journal)
+        elif node.HasField("for_each"):
+            await run_each(self._agents, node, inbox, outbox, before=self._attempts(node), seconds=seconds)
         elif await self._agents.run(node, inbox, outbox, before=self._attempts(node), seconds=seconds):
             self._cached.add(node.id)
 

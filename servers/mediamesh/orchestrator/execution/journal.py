@@ -56,6 +56,11 @@ class Journal:
         self._sizes: deque[int] = deque(sizes)
         self._bytes = sum(self._sizes)
 
+    @property
+    def event_bytes(self) -> int:
+        """Most bytes that an event may have."""
+        return self._bounds.event_bytes
+
     async def record(self, node_id: str = "", **event: Any) -> None:
         """Take note of an event; waits while the log is behind.
 
