@@ -32,7 +32,7 @@ _ALIASES = {
     "application/x-pdf": "application/pdf",
 }
 # Programs round what they tell: 29.97 for 30000/1001 frames a second; a player counts the last frame, or does not.
-_FPS_AGREE, _SECONDS_AGREE = 0.001, 0.1
+_FPS_AGREE, _SECONDS_AGREE = 0.0005, 0.1
 
 
 class FactsReader(Protocol):
@@ -58,7 +58,7 @@ def canonical(mime_type: str) -> str:
 def compare(declared: MediaFacts, found: MediaFacts) -> None:
     """Hold what a caller declares against what the bytes say; what is not declared is not compared.
 
-    Frame rates may differ by a thousandth, and durations by a tenth of a second, as nobody tells them exactly.
+    Frame rates may differ by half a thousandth, and durations by a tenth of a second, as nobody tells them exactly.
 
     Raises:
         UnsupportedMediaType: the media types differ.

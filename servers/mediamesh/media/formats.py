@@ -31,6 +31,7 @@ _MAGIC: Sequence[tuple[int, bytes, str]] = (
     (4, b"ftypheix", "image/heic"),
     (4, b"ftypmif1", "image/heif"),
     (4, b"ftypavif", "image/avif"),
+    (4, b"ftypM4A ", "audio/mp4"),
     (4, b"ftypqt  ", "video/quicktime"),
     (4, b"ftyp", "video/mp4"),
     (0, b"OggS", "audio/ogg"),

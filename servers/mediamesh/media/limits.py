@@ -44,8 +44,9 @@ class Kind:
     names: Mapping[str, str] = field(default_factory=dict)
 
     def named(self, mime_type: str) -> str:
-        """Return the media type as this kind calls it."""
-        return self.names.get(mime_type, mime_type)
+        """Return the media type as this kind calls it, if it accepts it by that name."""
+        own = self.names.get(mime_type, mime_type)
+        return own if own in self.accepted else mime_type
 
     def admit_type(self, mime_type: str, *, field: str, what: str) -> None:
         """Raise :class:`UnsupportedMediaType` when the media type is not accepted."""

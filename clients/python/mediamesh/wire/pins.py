@@ -5,6 +5,7 @@ Every sentence goes on from the name of a pin or a field: "takes image, got audi
 
 from __future__ import annotations
 
+import math
 from fnmatch import fnmatchcase
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
@@ -51,6 +52,7 @@ _FIXED = (
     ("height", "height", " px"),
     ("fps", "fps", " frames/s"),
 )
+_FPS_AGREE = 0.0005
 _LISTED = 16
 
 
@@ -125,7 +127,9 @@ def check_fixed(
     """
     for field, name, unit in _FIXED:
         wanted, has = getattr(limits, field), getattr(found, field)
-        if wanted and has != wanted and (has or not unknown_fits):
+        # Nobody writes a rate of 30000/1001 frames a second in full.
+        differs = not math.isclose(has, wanted, rel_tol=_FPS_AGREE) if field == "fps" else has != wanted
+        if wanted and differs and (has or not unknown_fits):
             yield Violation(InvalidRequest, f"{name} must be {wanted}{unit}, is {has or 'unknown'}")
 
 

@@ -14,7 +14,7 @@ from mediamesh.orchestrator.condition_source import parse
 from mediamesh.orchestrator.conditions import Address, BadCondition, Expression, carries, references
 from mediamesh.orchestrator.pins import converted, misfit
 from mediamesh.orchestrator.wiring import ends
-from mediamesh.wire.errors import AgentFailed, InvalidFlow
+from mediamesh.wire.errors import InvalidFlow
 from mediamesh.wire.plain_values import plain_of
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mediamesh.api.flow.v1.flow_pb2 import Flow, FlowEdge
     from mediamesh.api.stream.v1.chunk_pb2 import Chunk
     from mediamesh.orchestrator.execution.inbox import Inbox
+    from mediamesh.wire.errors import MeshError
 
 __all__ = ["Gate", "Target", "Targets", "targets_of"]
 
@@ -32,6 +33,9 @@ class Target(Protocol):
 
     def deliver(self, pin: str, value: Value) -> None:
         """A value has come."""
+
+    def refuse(self, error: MeshError) -> None:
+        """A value has come that does not fit."""
 
     async def put(self, pin: str, chunk: Chunk) -> None:
         """A chunk has come; waits while it has no room."""
@@ -104,6 +108,10 @@ class Gate:
         self._held = value
         self.know(None, _plain(value))
 
+    def refuse(self, error: MeshError) -> None:
+        """Say behind the gate that what came does not fit."""
+        self._inbox.refuse(error)
+
     async def put(self, pin: str, chunk: Chunk) -> None:
         """Wait until it is known whether chunks go on; drop them where they do not."""
         await self._decided.wait()
@@ -162,8 +170,8 @@ class Gate:
     def _hand_on(self, value: Value) -> None:
         going = converted(value, self._pin)
         if problem := misfit(going, self._pin):
-            text = f"What the agent gave does not fit the pin after it: `{self._pin.name}` {problem.text}."
-            self._inbox.refuse(AgentFailed(text, pin=self._pin.name))
+            text = f"What `{self._source_id}` gave does not fit `{self._pin.name}`: {problem.text}."
+            self._inbox.refuse(type(problem)(text, pin=self._pin.name))
         else:
             self._inbox.deliver(self._pin.name, going)
 
@@ -176,6 +184,9 @@ class _Watcher:
 
     def deliver(self, pin: str, value: Value) -> None:
         self._gate.know(self._address, _plain(value))
+
+    def refuse(self, error: MeshError) -> None:
+        pass
 
     async def put(self, pin: str, chunk: Chunk) -> None:
         pass

@@ -115,13 +115,14 @@ class Outbox:
         self._deliver(name, value)
 
     def _deliver(self, name: str, value: value_pb2.Value) -> None:
+        """Hand a value on; where it does not fit the next pin the node there fails, as this one kept its word."""
         for inbox, target in self._targets[name]:
-            if problem := misfit(converted(value, target), target):
-                raise AgentFailed(
-                    f"What the agent gave on `{name}` does not fit the pin after it: `{target.name}` {problem.text}.",
-                    pin=name,
-                )
-            inbox.deliver(target.name, converted(value, target))
+            going = converted(value, target)
+            if problem := misfit(going, target):
+                text = f"What `{self._node.id}` gave on `{name}` does not fit `{target.name}`: {problem.text}."
+                inbox.refuse(type(problem)(text, pin=target.name))
+            else:
+                inbox.deliver(target.name, going)
 
     async def stream(self, name: str, chunk: Chunk) -> None:
         """Send a chunk; waits while a reader of it is behind.
