@@ -204,6 +204,13 @@ def test_what_media_says_does_not_move_the_cursor() -> None:
     assert "gone" in drawn(view)
 
 
+def test_what_agents_say_is_no_markup() -> None:
+    view = RunView()
+    view.see(started())
+    view.see(event(2, "bad", node_failed=execution_pb2.NodeFailed(error=status_pb2.Status(message="no [/room] \x1b"))))
+    assert "no [/room] \N{REPLACEMENT CHARACTER}" in drawn(view)
+
+
 def test_streams_between_agents_are_not_shown() -> None:
     assert "four" not in drawn(shown(words("four"), kind="mediamesh.audio-transcriber"))
 

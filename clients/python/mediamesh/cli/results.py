@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from mediamesh.api.stream.v1.chunk_pb2 import Chunk
 
-__all__ = ["StreamView", "told"]
+__all__ = ["StreamView", "clean", "told"]
 
 _LIVE_LINES = 6  # of what is said, while it is said
 _OTHERS = 12  # chunks of no known kind that are kept
@@ -31,18 +31,24 @@ def told(data: Any) -> Text:
             return late + told(data.get("result"))
         case "transcript":
             span = f"♪ {_number(data, 'start'):.2f}-{_number(data, 'end'):.2f} s "
-            return Text.assemble((span, "dim"), (_clean(data.get("text")), "" if data.get("final") else "italic dim"))
+            return Text.assemble((span, "dim"), (clean(data.get("text")), "" if data.get("final") else "italic dim"))
         case "frame":
             place = f"▶ {_number(data, 'time'):.2f} s #{_number(data, 'index'):.0f} "
             return Text.assemble((place, "dim"), _seen(data))
         case "image":
             return Text.assemble((f"▣ {_number(data, 'time'):.2f} s ", "dim"), _classes(data.get("classification")))
         case "page":
-            lines = [_clean(block.get("text")) for block in _objects(data.get("blocks"))]
+            lines = [clean(block.get("text")) for block in _objects(data.get("blocks"))]
             place = f"▤ page {_number(data, 'page'):.0f} of {_number(data, 'pages'):.0f}, {len(lines)} lines "
             return Text.assemble((place, "dim"), _shortened(" / ".join(lines)))
         case _:
-            return Text(_shortened(_clean(data)))
+            return Text(_shortened(clean(data)))
+
+
+def clean(given: object) -> str:
+    """Return what media made an agent say without what would move a terminal's cursor, or worse."""
+    text = "" if given is None else str(given)
+    return "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 class StreamView:
@@ -61,7 +67,7 @@ class StreamView:
     def see(self, chunk: Chunk) -> None:
         """Take note of a chunk."""
         if chunk.HasField("content"):
-            self._text = (self._text + _clean(chunk.content.text))[-_MOST_TEXT:]
+            self._text = (self._text + clean(chunk.content.text))[-_MOST_TEXT:]
         elif chunk.HasField("snapshot"):
             self._take(json_format.MessageToDict(chunk.snapshot.data))
         elif chunk.HasField("final"):
@@ -86,7 +92,7 @@ class StreamView:
         elif kind == "frame":
             self._frame = data
             self._dropped += int(_number(data, "dropped"))
-            labels = Counter(_clean(one.get("label")) for one in _objects(data.get("objects")))
+            labels = Counter(clean(one.get("label")) for one in _objects(data.get("objects")))
             self._objects.update(labels.keys())
             self._most |= labels
         else:
@@ -114,12 +120,12 @@ def _seen(frame: dict[str, Any]) -> Text:
     """Return what is in a frame: objects with their places, classes, or what goes on."""
     found: list[str] = []
     if isinstance(activity := frame.get("activity"), dict):
-        found.append(f"{_clean(activity.get('label'))} {_number(activity, 'score'):.0%}")
+        found.append(f"{clean(activity.get('label'))} {_number(activity, 'score'):.0%}")
     if labels := frame.get("labels"):
         found.append(_classes(labels).plain)
     objects = _objects(frame.get("objects"))
     found += [
-        f"{_clean(one.get('label'))} {_number(one, 'score'):.0%}{_place(one.get('box'))}" for one in objects[:_NAMED]
+        f"{clean(one.get('label'))} {_number(one, 'score'):.0%}{_place(one.get('box'))}" for one in objects[:_NAMED]
     ]
     if len(objects) > _NAMED:
         found.append(f"{len(objects) - _NAMED} more")
@@ -128,7 +134,7 @@ def _seen(frame: dict[str, Any]) -> Text:
 
 def _classes(classes: Any) -> Text:
     best = _objects(classes)[:_NAMED]
-    return Text(", ".join(f"{_clean(one.get('label'))} {_number(one, 'probability'):.1%}" for one in best) or "nothing")
+    return Text(", ".join(f"{clean(one.get('label'))} {_number(one, 'probability'):.1%}" for one in best) or "nothing")
 
 
 def _objects(given: Any) -> list[dict[str, Any]]:
@@ -145,12 +151,6 @@ def _place(box: Any) -> str:
 def _number(data: dict[str, Any], name: str) -> float:
     value = data.get(name)
     return float(value) if isinstance(value, int | float) else 0.0
-
-
-def _clean(given: object) -> str:
-    """Return what media made an agent say without what would move a terminal's cursor, or worse."""
-    text = "" if given is None else str(given)
-    return "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 def _shortened(text: str) -> str:

@@ -13,7 +13,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from mediamesh.cli.results import StreamView, told
+from mediamesh.cli.results import StreamView, clean, told
 from mediamesh.wire.json import to_object
 
 if TYPE_CHECKING:
@@ -112,7 +112,9 @@ class RunView:
             bar = (
                 ProgressBar(100, self._percent[node], width=24) if state == "running" and node in self._percent else ""
             )
-            table.add_row(_SIGNS[state], node, Text(self._types[node], style="dim"), bar, self._notes.get(node, ""))
+            table.add_row(
+                _SIGNS[state], node, Text(self._types[node], style="dim"), bar, Text(clean(self._notes.get(node)))
+            )
         for stream_id, pin in self._streams.items():
             style = "dim" if stream_id in self._complete else "cyan"
             table.add_row(Text("≋", style=style), pin, Text("stream", style="dim"), "", stream_id)
@@ -147,7 +149,7 @@ def _drawn(name: str, value: Value) -> RenderableType:
     content = to_object(value).get(value.WhichOneof("kind") or "")
     if isinstance(content, list) and content and all(_is_labelled(entry) for entry in content):
         return _bars(name, content)
-    return Text.assemble((f"{name} ", "bold"), _short(content))
+    return Text.assemble((f"{name} ", "bold"), clean(_short(content)))
 
 
 def _is_labelled(entry: Any) -> bool:
@@ -158,7 +160,7 @@ def _bars(name: str, entries: Sequence[dict[str, Any]]) -> RenderableType:
     table = Table(title=name, title_style="bold", title_justify="left", box=None, show_header=False)
     for entry in entries:
         share = float(entry["probability"])
-        table.add_row(str(entry["label"]), ProgressBar(1, share, width=32), f"{share:.1%}")
+        table.add_row(Text(clean(entry["label"])), ProgressBar(1, share, width=32), f"{share:.1%}")
     return table
 
 
