@@ -1,4 +1,5 @@
 // node console.mjs BASE_URL FILE SCREENSHOT [dark] [WIDTH]: gives the console a file and prints what it shows.
+import { withheld } from "./access.mjs";
 import { drive } from "./browser.mjs";
 
 const [baseUrl, file, screenshot, scheme = "light", width = "1180"] = process.argv.slice(2);
@@ -31,6 +32,7 @@ await drive(
       total: await page.locator("#total").innerText(),
       events_url: await page.locator("#log").getAttribute("href"),
       picture: await page.locator(".field").getAttribute("data-state"),
+      withheld: await withheld(page),
       overflow: await page.evaluate(() => document.documentElement.scrollWidth - innerWidth),
     };
   },

@@ -2,7 +2,8 @@
 // prints what the page shows while it runs and at its end.
 //
 // INPUTS is JSON, `{"node.pin": "path"}`; `{"node.pin": 3}` records for three seconds from a microphone that plays the WAV
-// file SOUND. Pictures are taken of the recording, halfway and of the end: SCREENSHOT with `-recording`, `-live` or nothing.
+// file SOUND once. Pictures are taken of the recording, halfway and of the end: SCREENSHOT with `-recording`, `-live` or nothing.
+import { withheld } from "./access.mjs";
 import { drive } from "./browser.mjs";
 
 const [baseUrl, flow, given, screenshot, scheme = "light", width = "1280", sound] = process.argv.slice(2);
@@ -34,7 +35,7 @@ await drive(
     await page.waitForTimeout(700); // bars have grown and pictures are there by then
     const viewer = await replayed(page);
     await page.screenshot({ path: screenshot, fullPage: true });
-    return { fields, asked, meter, live, viewer, ...(await shown(page)) };
+    return { fields, asked, meter, live, viewer, ...(await shown(page)), withheld: await withheld(page) };
   },
   {
     colorScheme: scheme,

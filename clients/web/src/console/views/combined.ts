@@ -8,6 +8,7 @@ const LONGEST = 400;
 interface Stretch {
   readonly row: HTMLLIElement;
   readonly second: number;
+  readonly late: boolean;
   readonly from: number;
   readonly most: Map<string, number>;
   frames: number;
@@ -15,7 +16,7 @@ interface Stretch {
 
 /** Results of several media in the order of their time; frames of the same second share a line. */
 export class CombinedView {
-  readonly #list = html("ol", { class: "combined", role: "log", tabindex: "0", "aria-label": "Combined stream", "aria-live": "off" });
+  readonly #list = html("ol", { class: "combined", tabindex: "0", "aria-label": "Combined stream" });
   readonly element = html("section", { class: "part" }, html("h3", {}, "Combined by time"), this.#list);
   #shown = 0;
   #stretch: Stretch | undefined;
@@ -32,22 +33,23 @@ export class CombinedView {
 
   #add(entry: Combined): void {
     const { result, late, time } = entry;
-    if (result.type === "frame" && !late) return this.#extend(result, time);
+    if (result.type === "frame") return this.#extend(result, time, late);
     this.#stretch = undefined;
     fill(this.#row(entry), clock(time), textOf(entry), late ? "late" : "");
   }
 
-  #extend(frame: Frame, time: number): void {
+  #extend(frame: Frame, time: number, late: boolean): void {
     const second = Math.floor(time);
-    if (this.#stretch?.second !== second) {
-      this.#stretch = { row: this.#row({ source: "video", late: false }), second, from: time, most: new Map(), frames: 0 };
+    if (this.#stretch?.second !== second || this.#stretch.late !== late) {
+      this.#stretch = { row: this.#row({ source: "video", late }), second, late, from: time, most: new Map(), frames: 0 };
     }
     const stretch = this.#stretch;
     stretch.frames += 1;
     for (const [name, count] of told(frame)) stretch.most.set(name, Math.max(count, stretch.most.get(name) ?? 0));
     const { row, from, frames } = stretch;
     const span = frames > 1 ? `${clock(from)} – ${clock(time)}` : clock(time);
-    fill(row, span, worded(stretch.most), frames > 1 ? `${frames} frames` : "");
+    const notes = [frames > 1 ? `${frames} frames` : "", late ? "late" : ""];
+    fill(row, span, worded(stretch.most), notes.filter(Boolean).join(", "));
   }
 
   #row({ source, late }: Pick<Combined, "source" | "late">): HTMLLIElement {
