@@ -272,7 +272,7 @@ class IgnoresDeadline(Right):
     async def Run(self, request_iterator, context):
         run = self._host.start(_for_ever(request_iterator), None)
         if time_left(context) is None:  # one without a deadline is cancelled as it should be
-            context.add_done_callback(lambda _: run.cancel())
+            context.add_done_callback(lambda _: run.cancel())  # type: ignore[arg-type,unused-ignore] # a protocol
         asyncio.get_running_loop().call_later(4, run.cancel)  # the test has to end
         async for response in run:
             yield response
