@@ -6,8 +6,6 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
-from google.protobuf import json_format, struct_pb2
-
 from mediamesh.agents.video_analyzer.choice import Verdict
 from mediamesh.agents.video_analyzer.latency import Latency
 from mediamesh.api.stream.v1.chunk_pb2 import Chunk, Snapshot
@@ -126,8 +124,9 @@ class Course:
                 "dropped": late - self._late_told,
                 **self._analysis.tell(picture, await asked),
             }
-            data = json_format.ParseDict(facts, struct_pb2.Value())
-            await self._run.emit("analysis_stream", Chunk(snapshot=Snapshot(data=data)))
+            chunk = Chunk(snapshot=Snapshot())
+            chunk.snapshot.data.struct_value.update(facts)  # half of what json_format takes
+            await self._run.emit("analysis_stream", chunk)
             self._latency.add(time.monotonic() - picture.decoded_at)
             self._told += 1
             self._late_told = late
