@@ -27,6 +27,9 @@ def pin(name, kind, *, optional=False, **constraints):
 
 
 def manifest(agent_id, inputs=(), outputs=(), params=(), **declared):
+    """Return a manifest; its parameters may be left out."""
+    for param in params:
+        param.optional = True
     return manifest_pb2.Manifest(
         id=agent_id, version="1.0.0", inputs=inputs, outputs=outputs, params=params, **declared
     )
@@ -72,6 +75,7 @@ MANIFESTS = [
     ),
     manifest("test.join", [pin("a", JSON), pin("b", JSON)], [pin("text", STRING)]),
     manifest("test.list", [], [pin("list", JSON)]),
+    manifest_pb2.Manifest(id="test.needy", version="1.0.0", params=[pin("name", STRING)]),
     manifest("test.copier", [pin("number", NUMBER)], [pin("image", IMAGE)]),
     manifest(
         "test.picky",

@@ -71,6 +71,7 @@ TEXT = "text test.echo, outputs: {text: hello}"
             7,
             "`text` is an input pin of `test.echo`, not a parameter: feed it by an edge.",
         ),
+        (flow("a test.needy"), "INVALID_PARAM", 6, "`test.needy` needs the parameter `name`."),
         (flow("a test.echo"), "UNCONNECTED_PIN", 6, "The input pin `a.text` (test.echo) needs an edge."),
         (
             flow("a test.echo", "b test.echo", "c test.echo", edges="a.text>b.text b.text>c.text c.text>a.text"),

@@ -100,6 +100,11 @@ class _Check:
 
     def _params(self, node: FlowNode, manifest: manifest_pb2.Manifest) -> None:
         params = {param.name: param for param in manifest.params}
+        for name, param in params.items():
+            required = not param.optional and not param.HasField("default_value") and not is_constant(node)
+            if required and name not in node.params.fields:
+                text = f"{quoted(manifest.id)} needs the parameter {quoted(name)}."
+                self._draft.wrong(flow_pb2.FLOW_ISSUE_CODE_INVALID_PARAM, text, node.id, "params")
         for name, value in node.params.fields.items():
             if (node.id, "params", name) in self._broken:
                 continue
