@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 from google.protobuf import json_format, struct_pb2
 from google.rpc import status_pb2
@@ -81,6 +83,32 @@ def test_labels_are_bars_with_shares() -> None:
     text = drawn(view.results())
     assert "tabby" in text
     assert "75.0%" in text
+
+
+def test_tables_are_drawn_and_text_keeps_its_lines() -> None:
+    view = RunView()
+    view.see(started())
+    tables = event(2, "good")
+    tables.node_output.pin = "tables"
+    rows = [["Item", "Count"], ["wire [red]", "12"], ["oil"]]
+    json_format.Parse(json.dumps([{"page": 1, "rows": rows}]), tables.node_output.value.json)
+    view.see(tables)
+    text = event(3, "good")
+    text.node_output.pin = "text"
+    text.node_output.value.text = "first line\nsecond\tline"
+    view.see(text)
+    result = drawn(view.results())
+    assert [
+        word for word in ("│ Item", "wire [red] │ 12", "│ oil", "  first line ", "  second") if word not in result
+    ] == []
+
+
+def test_streams_are_shown_once_when_the_run_is_over() -> None:
+    view = shown(words("four score"))
+    assert "four score" in drawn(view)
+    view.see(event(9, execution_finished=execution_pb2.ExecutionFinished()))
+    assert "four score" not in drawn(view)
+    assert "four score" in drawn(view.results())
 
 
 def test_an_event_is_one_short_line() -> None:

@@ -48,7 +48,9 @@ def told(data: Any) -> Text:
 def clean(given: object) -> str:
     """Return what media made an agent say without what would move a terminal's cursor, or worse."""
     text = "" if given is None else str(given)
-    return "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text)
+    return "".join(
+        letter if letter.isprintable() or letter in "\n\t" else "\N{REPLACEMENT CHARACTER}" for letter in text
+    )
 
 
 class StreamView:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["RunView", "line"]
 
 _SHOWN = "ui."  # types of the nodes that are the client's, and what they get is shown
+_MOST_TEXT = 4000  # characters of a text that is shown
 _LABELLED = {"label", "probability"}
 _SIGNS: dict[str, RenderableType] = {
     "pending": Text("·", style="dim"),
@@ -48,6 +49,7 @@ class RunView:
         self._streams: dict[str, str] = {}
         self._shown: dict[str, StreamView] = {}
         self._complete: set[str] = set()
+        self._over = False
 
     def uploaded(self, pin: str, sent: int, total: int) -> None:
         """Take note of how much of a file was sent, in bytes."""
@@ -81,6 +83,8 @@ class RunView:
                 self._streams[event.stream_available.stream_id] = f"{node}.{event.stream_available.pin}"
             case "stream_complete":
                 self._complete.add(event.stream_complete.stream_id)
+            case "execution_finished":
+                self._over = True
             case _:
                 self._settle(node, event)
 
@@ -118,6 +122,8 @@ class RunView:
         for stream_id, pin in self._streams.items():
             style = "dim" if stream_id in self._complete else "cyan"
             table.add_row(Text("≋", style=style), pin, Text("stream", style="dim"), "", stream_id)
+        if self._over:  # results() shows all that came
+            return table
         return Group(table, *self._titled({name: shown.live() for name, shown in self._shown.items()}))
 
     def results(self) -> RenderableType:
@@ -149,6 +155,10 @@ def _drawn(name: str, value: Value) -> RenderableType:
     content = to_object(value).get(value.WhichOneof("kind") or "")
     if isinstance(content, list) and content and all(_is_labelled(entry) for entry in content):
         return _bars(name, content)
+    if isinstance(content, list) and content and all(_is_table(entry) for entry in content):
+        return Group(*(_table(name, entry["rows"]) for entry in content))
+    if isinstance(content, str) and "\n" in content:
+        return Group(Text(name, style="bold"), Padding(Text(clean(content[:_MOST_TEXT])), (0, 0, 0, 2)))
     return Text.assemble((f"{name} ", "bold"), clean(_short(content)))
 
 
@@ -161,6 +171,21 @@ def _bars(name: str, entries: Sequence[dict[str, Any]]) -> RenderableType:
     for entry in entries:
         share = float(entry["probability"])
         table.add_row(Text(clean(entry["label"])), ProgressBar(1, share, width=32), f"{share:.1%}")
+    return table
+
+
+def _is_table(entry: Any) -> bool:
+    return (
+        isinstance(entry, dict)
+        and isinstance(rows := entry.get("rows"), list)
+        and all(isinstance(row, list) for row in rows)
+    )
+
+
+def _table(name: str, rows: Sequence[Sequence[Any]]) -> RenderableType:
+    table = Table(title=name, title_style="bold", title_justify="left", show_header=False)
+    for row in rows:
+        table.add_row(*(Text(clean(cell)) for cell in row))
     return table
 
 
