@@ -65,8 +65,9 @@ def test_a_client_needs_no_extra(wheel, mesh, tmp_path) -> None:
     assert "mediamesh[all]" in refused.stderr
 
 
-def test_the_whole_mesh_runs_without_its_checkout(wheel, tmp_path) -> None:
+def test_the_whole_mesh_runs_without_its_checkout(wheel, tmp_path, model_store) -> None:
     mediamesh = install(tmp_path, f"mediamesh[all] @ {wheel.as_uri()}")
-    out = sh(mediamesh, "demo", cwd=tmp_path)
+    out = sh(mediamesh, "demo", cwd=tmp_path, MEDIAMESH_MODELS_CACHE=str(model_store.cache.root))
     assert "cat" in out
+    assert "Fail better." in out
     assert "The mesh is down." in out

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from mediamesh.api.agent.v1 import agent_service_pb2
 from mediamesh.client.agents import AgentClient
@@ -36,12 +37,12 @@ SHELL = ["\n".join(line for line in block.splitlines() if line not in ELSEWHERE)
 
 
 @pytest.mark.parametrize("script", [script for script in SHELL if script], ids=lambda script: script[:50])
-def test_every_command_does_what_it_says(mesh, script) -> None:
+def test_every_command_does_what_it_says(mesh, model_store, script) -> None:
     port = mesh.door.partition(":")[2]
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", at(mesh, script)],
         cwd=ROOT,
-        env={**os.environ, "MEDIAMESH_PORT": port},
+        env={**os.environ, "MEDIAMESH_PORT": port, "MEDIAMESH_MODELS_CACHE": str(model_store.cache.root)},
         capture_output=True,
         text=True,
         check=False,
@@ -85,11 +86,15 @@ async def test_the_agent_greets(tmp_path) -> None:
     assert agent.returncode == 0
 
 
-def test_make_demo_names_the_cat_and_leaves_nothing_behind() -> None:
-    done = subprocess.run(["make", "demo"], cwd=ROOT, capture_output=True, text=True, check=False, timeout=200)
+def test_make_demo_sees_hears_and_draws_and_leaves_nothing_running(model_store) -> None:
+    env = {**os.environ, "MEDIAMESH_MODELS_CACHE": str(model_store.cache.root)}
+    done = subprocess.run(["make", "demo"], cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=280)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "cat" in done.stdout
+    assert "Fail better." in done.stdout
     assert "The mesh is down." in done.stdout
+    with Image.open(ROOT / ".mediamesh/demo.png") as picture:
+        assert picture.width > 1000
 
 
 async def test_every_page_that_is_linked_is_there() -> None:
