@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Course"]
 
 _PARTIAL_FRAMES = round(0.5 / FRAME_SECONDS)  # new speech that is worth a partial result
-_SETTLES = round(0.2 * RATE)  # silence after which speech may have ended
+_SETTLES = round(0.3 * RATE)  # silence after which speech may have ended
 _WAITING = 4  # segments that have ended and not been heard
 _LONGEST = int(LONGEST_SECONDS * RATE)
 _CUT_WITHIN = 10 * RATE
@@ -103,26 +103,34 @@ class Course:
 
     async def _partial(self, segment: Segment) -> None:
         """Give what has been said of a segment so far."""
-        pauses = segment.spoken_until
-        settles = _silence(segment) >= _SETTLES
+        spoken_until, now = segment.spoken_until, _now(segment)
         segment.heard_frames = segment.spoken_frames
-        await self._hear(segment, pauses + MARGIN if settles else _now(segment), carefully=settles)
-        if settles:
-            segment.settled_at = pauses
+        if now - spoken_until >= _SETTLES:
+            await self._hear(segment, spoken_until + MARGIN)
+            segment.settled_at = spoken_until
+        else:
+            hypothesis = segment.hypothesis
+            begin = hypothesis.begin
+            sound = self._between(begin, now)
+            heard = await self._recogniser.glimpse(
+                sound, hypothesis.known, hypothesis.known_seconds, timeout=self._run.time_left()
+            )
+            hypothesis.take(placed(segment, heard, begin), now / RATE)
+            segment.words = hypothesis.words
         if segment.words:
             await self._run.emit("transcript", transcript_chunk(segment_of(segment, segment.words), final=False))
 
     async def _finish(self, segment: Segment) -> None:
         if segment.settled_at != segment.spoken_until:
-            await self._hear(segment, segment.end or _now(segment), carefully=True)
+            await self._hear(segment, segment.end or _now(segment))
         result = segment_of(segment, segment.words)
         if segment.words:
             self._finished.append(result)
         await self._run.emit("transcript", transcript_chunk(result, final=True))
 
-    async def _hear(self, segment: Segment, until: int, *, carefully: bool) -> None:
+    async def _hear(self, segment: Segment, until: int) -> None:
         sound = self._between(segment.start, until)
-        words = await self._recogniser.hear(sound, carefully=carefully, timeout=self._run.time_left())
+        words = await self._recogniser.hear(sound, timeout=self._run.time_left())
         segment.words = placed(segment, words, segment.start)
 
     def _between(self, begin: int, end: int) -> Samples:

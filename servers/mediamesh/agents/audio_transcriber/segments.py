@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mediamesh.agents.audio_transcriber.activity import FRAME, FRAME_SECONDS
+from mediamesh.agents.audio_transcriber.hypothesis import Hypothesis
 from mediamesh.agents.audio_transcriber.sound import RATE
 
 if TYPE_CHECKING:
@@ -45,6 +46,10 @@ class Segment:
     heard_frames: int = 0
     settled_at: int = -1
     words: list[Word] = field(default_factory=list)
+    hypothesis: Hypothesis = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.hypothesis = Hypothesis(self.start)
 
     @property
     def spoken_frames(self) -> int:

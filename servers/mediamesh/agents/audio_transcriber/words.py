@@ -15,10 +15,24 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["PLACE_SECONDS", "Word", "starts", "words_of"]
+__all__ = ["PLACE_SECONDS", "Token", "Word", "starts", "words_of"]
 
 PLACE_SECONDS = 0.02
 _MEDIAN = 7  # places over which a look is smoothed
+
+
+class Token(NamedTuple):
+    """A piece of a text.
+
+    Attributes:
+        number: In the vocabulary.
+        piece: Its text in byte-level BPE; empty where it is special.
+        probability: 0 to 1.
+    """
+
+    number: int
+    piece: str
+    probability: float
 
 
 class Word(NamedTuple):
@@ -28,33 +42,37 @@ class Word(NamedTuple):
         text: Without the space before it.
         start: In seconds.
         end: In seconds.
-        probability: Mean of its tokens', 0 to 1.
+        tokens: What it is made of.
     """
 
     text: str
     start: float
     end: float
-    probability: float
+    tokens: tuple[Token, ...]
+
+    @property
+    def probability(self) -> float:
+        """Mean of its tokens', 0 to 1."""
+        return sum(token.probability for token in self.tokens) / len(self.tokens)
 
 
-def words_of(pieces: Sequence[str], probabilities: Sequence[float], begins: Sequence[float]) -> list[Word]:
+def words_of(tokens: Sequence[Token], begins: Sequence[float]) -> list[Word]:
     """Return the words that tokens make.
 
     Args:
-        pieces: The tokens' texts in byte-level BPE.
-        probabilities: Of each token.
+        tokens: A text.
         begins: When each token begins, and one more: when the last ends; in seconds.
     """
     words = []
-    for first, beyond in _parts(pieces):
-        if text := _text("".join(pieces[first:beyond])).strip():
-            words.append(Word(text, begins[first], begins[beyond], float(np.mean(probabilities[first:beyond]))))
+    for first, beyond in _parts(tokens):
+        if text := _text("".join(token.piece for token in tokens[first:beyond])).strip():
+            words.append(Word(text, begins[first], begins[beyond], tuple(tokens[first:beyond])))
     return words
 
 
-def _parts(pieces: Sequence[str]) -> list[tuple[int, int]]:
+def _parts(tokens: Sequence[Token]) -> list[tuple[int, int]]:
     """Return from which token to which each word goes: a new one begins with a space that no punctuation follows."""
-    texts = [_text(piece) for piece in pieces]
+    texts = [_text(token.piece) for token in tokens]
     firsts = [
         place
         for place, text in enumerate(texts)

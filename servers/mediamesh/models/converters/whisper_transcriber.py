@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from mediamesh.models.converters.graph import BOOL, FLOAT, INT64, STRING, GraphBuilder
-from mediamesh.models.converters.whisper import HEAD, KeyValue, NarrowParts, Parts, read_whisper
+from mediamesh.models.converters.whisper import HEAD, KeyValue, NarrowParts, Parts, RoundedParts, read_whisper
 from mediamesh.models.converters.whisper_decoder import Step, step
 from mediamesh.models.converters.whisper_encoder import cross_memory, encoded
 from mediamesh.models.errors import BadWeights
@@ -67,7 +67,7 @@ def convert(sources: Mapping[str, Path], target: Path) -> None:
     """
     weights, config = read_whisper(sources["weights"]), _config(sources["config.json"])
     graph = GraphBuilder()
-    parts = Parts(graph, weights)
+    parts = RoundedParts(graph, weights)
     mel = graph.input("mel", FLOAT, ["B", weights["encoder/conv1/weight"].shape[1], "frames"])
     prompt, limit = graph.input("prompt", INT64, ["B", "P"]), graph.input("limit", INT64, ["B", 1])
     states = encoded(parts, mel)
