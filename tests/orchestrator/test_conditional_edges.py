@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import asyncio
+import random
+
 import pytest
 
 from mediamesh.api.flow.v1 import execution_pb2 as pb
@@ -197,3 +200,37 @@ async def test_conditions_hold_within_flows_and_around_them(mesh) -> None:
     source.files.add(name="inner.mlab", yaml=inner.yaml)
     finished, _, outputs, _ = await ended(mesh, source)
     assert (finished.state, outputs.get(("end", "text"))) == (pb.EXECUTION_STATE_SUCCEEDED, "hello?")
+
+
+def drawn(seed):
+    """Return a random flow of branches that part and meet, and what each node gives in the end; None where nothing."""
+    draw = random.Random(seed)
+    gives: list[str | None] = ["x" * draw.randint(1, 4)]
+    nodes = [f"n0 test.echo, outputs: {{text: {gives[0]}}}"]
+    edges, when = [], {}
+    for number in range(1, 12):
+        suffix, looked_at, limit = "y" * draw.randint(0, 2), draw.randrange(number), draw.randint(0, 6)
+        so = len(gives[looked_at] or "") < limit
+        condition = f"len(n{looked_at}.text) < {limit}"
+        ways = draw.sample(range(number), min(number, draw.randint(1, 2)))
+        chosen = ways[0] if so else ways[1] if len(ways) > 1 else None
+        for way, text in zip(ways, (condition, f"not ({condition})"), strict=False):
+            edges.append(f"n{way}.text>n{number}.text")
+            when[edges[-1]] = text
+        came = gives[chosen] if chosen is not None else None
+        gives.append(None if came is None else came + suffix)
+        nodes.append(f"n{number} test.echo, params: {{suffix: '{suffix}'}}")
+    return flow(*nodes, edges=" ".join(edges), when=when), gives
+
+
+async def test_whatever_the_branches_every_node_gives_what_the_conditions_say(mesh) -> None:
+    async def holds(seed):
+        source, gives = drawn(seed)
+        finished, nodes, outputs, _ = await ended(mesh, source)
+        assert finished.state == pb.EXECUTION_STATE_SUCCEEDED, (seed, finished.error.message)
+        assert [outputs.get((f"n{number}", "text")) for number in range(len(gives))] == gives, seed
+        assert [nodes[f"n{number}"] == "skipped" for number in range(len(gives))] == [g is None for g in gives], seed
+
+    async with asyncio.TaskGroup() as tasks:
+        for seed in range(24):
+            tasks.create_task(holds(seed))

@@ -102,6 +102,7 @@ class Gate:
         self._held: Value | None = None
         self._carries: bool | None = None
         self._decided = asyncio.Event()
+        self._over = False
 
     def deliver(self, pin: str, value: Value) -> None:
         """Hold a value until it is known whether it goes on."""
@@ -121,24 +122,30 @@ class Gate:
     async def end(self, pin: str) -> None:
         """End the stream behind the gate, or say that there is none."""
         await self._decided.wait()
+        if not self._is_first():
+            return
         if self._carries:
             await self._inbox.end(self._pin.name)
         else:
             await self._inbox.withhold(self._pin.name, self._source_id)
 
     def without(self, pin: str, cause: str) -> None:
-        """Say behind the gate that nothing comes, unless it is shut."""
-        if self._carries is not False:
+        """Say behind the gate that nothing comes."""
+        if self._is_first():
             self._inbox.without(self._pin.name, cause)
 
     async def withhold(self, pin: str, cause: str) -> None:
         """Say behind the gate that another condition keeps everything back."""
-        if self._streams or self._carries is not False:
+        if self._is_first():
             await self._inbox.withhold(self._pin.name, cause)
 
     async def lose(self, pin: str, cause: str) -> None:
         """Say behind the gate that the producer failed, unless nothing of it would have gone on."""
-        if self._carries is not False:
+        if not self._is_first():
+            return
+        if self._carries is False:
+            await self._inbox.withhold(self._pin.name, cause)
+        else:
             await self._inbox.lose(self._pin.name, cause)
 
     def know(self, address: Address | None, plain: Any) -> None:
@@ -155,7 +162,13 @@ class Gate:
         if self._carries is None:
             self._carries = False
             self._decided.set()
-            await self._inbox.lose(self._pin.name, cause)
+            if self._is_first():
+                await self._inbox.lose(self._pin.name, cause)
+
+    def _is_first(self) -> bool:
+        """Return whether the node behind the gate does not know yet how this edge ended: it counts its edges."""
+        first, self._over = not self._over, True
+        return first
 
     def _decide(self) -> None:
         try:
@@ -164,10 +177,12 @@ class Gate:
             self._carries = False
             self._inbox.refuse(InvalidFlow(f"The condition `{self._text}` of `{self._pin.name}` {error}."))
         self._decided.set()
-        if not self._carries and not self._streams:
+        if not self._carries and not self._streams and self._is_first():
             self._inbox.settle(self._pin.name, self._source_id, by_condition=True)
 
     def _hand_on(self, value: Value) -> None:
+        if not self._is_first():
+            return
         going = converted(value, self._pin)
         if problem := misfit(going, self._pin):
             text = f"What `{self._source_id}` gave does not fit `{self._pin.name}`: {problem.text}."
