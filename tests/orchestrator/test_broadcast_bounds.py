@@ -77,7 +77,15 @@ class FakeStreams:
 
 
 def broadcast(streams, journal, chunks=4):
-    return Broadcast(streams, journal, bounds=Bounds(chunks, 1 << 20), patience_seconds=PATIENCE)
+    tasks = set()
+
+    def later(work) -> None:
+        task = asyncio.ensure_future(work)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    bounds = Bounds(chunks, 1 << 20)
+    return Broadcast(streams, journal, bounds=bounds, patience_seconds=PATIENCE, later=later)
 
 
 def chunk(number):

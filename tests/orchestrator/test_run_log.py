@@ -198,6 +198,14 @@ async def test_one_replica_takes_a_run_over_and_what_an_earlier_holder_says_is_r
     assert name
 
 
+async def test_a_run_that_never_began_is_forgotten_whole(make_store) -> None:
+    store, run = await make_store(), execution(secrets.token_hex(4))
+    await store.create(run)
+    await store.discard(run)
+    assert await store.load([run.execution_id]) == []
+    assert await store.page(run.workspace_id, "", 10) == []
+
+
 async def test_a_cancellation_waits_for_who_takes_the_run_over(make_store) -> None:
     run, ours, other, _ = await lapsed_run(make_store)
     await other.ask_to_cancel(run.execution_id)

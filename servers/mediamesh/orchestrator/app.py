@@ -51,10 +51,18 @@ async def app(settings: Settings) -> AsyncGenerator[Part]:
         if settings.streams_address and settings.enable_streaming:
             streams = StreamClient(await stack.enter_async_context(connect(settings.streams_address)))
         log = RunLog(store, heartbeat_seconds=settings.heartbeat_seconds, lease_seconds=settings.lease_seconds)
-        tasks = await stack.enter_async_context(asyncio.TaskGroup())
         results = await _results(settings, stack)
+        tasks = await stack.enter_async_context(asyncio.TaskGroup())
         running = Running(settings, store=store, log=log, tasks=tasks)
-        factory = RunFactory(settings=settings, log=log, catalog=catalog, media=media, streams=streams, results=results)
+        factory = RunFactory(
+            settings=settings,
+            log=log,
+            catalog=catalog,
+            media=media,
+            streams=streams,
+            results=results,
+            later=running.later,
+        )
         takeover = Takeover(
             settings, store=store, log=log, running=running, factory=factory, streams=streams, replica=replica
         )

@@ -131,8 +131,16 @@ class Executions:
             await self._store.create(execution)
         except BaseException:
             self._log.disown(execution.execution_id)
+            # The store may have it although its answer did not come, or nobody waits for it any more.
+            self._running.later(self._store.discard(execution))
             raise
         return self._factory.make(execution)
+
+    async def confirmed(self, run: Run) -> Execution:
+        """Return the execution of a run once it has begun in the log, from when on it survives this replica."""
+        async with aclosing(self._log.watch(run.execution_id, 0, stay=True)) as events:
+            await anext(events)
+        return await self.get(run.execution_id)
 
     async def _runnable(self, source: flow_pb2.FlowSource) -> flow_pb2.Flow:
         draft = await self.validate(source)

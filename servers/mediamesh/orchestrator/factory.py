@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
+from mediamesh.orchestrator.cancellation import Durations
 from mediamesh.orchestrator.execution import (
     AgentNodes,
     Bounds,
@@ -43,6 +44,8 @@ class RunFactory:
     media: MediaStore
     streams: Streams | None
     results: Results | None
+    later: Callable[[Coroutine[Any, Any, None]], None]
+    durations: Durations = field(default_factory=Durations)
 
     def media_of(self, execution: Execution) -> RunMedia:
         """Return where the media of a run goes."""
@@ -67,7 +70,13 @@ class RunFactory:
         settings = self.settings
         journal = Journal(self.log, execution, self._log_bounds(), fence=fence, sizes=sizes)
         bounds = Bounds(settings.stream_buffer_chunks, settings.stream_buffer_bytes)
-        broadcast = Broadcast(self.streams, journal, bounds=bounds, patience_seconds=settings.streams_patience_seconds)
+        broadcast = Broadcast(
+            self.streams,
+            journal,
+            bounds=bounds,
+            patience_seconds=settings.streams_patience_seconds,
+            later=self.later,
+        )
         graph = Graph(
             execution.flow,
             {_split(key): value for key, value in execution.inputs.items()},
@@ -97,6 +106,7 @@ class RunFactory:
             broadcast,
             timeout=max(_LEAST_SECONDS, (ends_at - time.time_ns()) / 1e9),
             limit=(ends_at - execution.create_time.ToNanoseconds()) / 1e9,
+            durations=self.durations,
             fence=fence,
         )
 

@@ -11,10 +11,12 @@ from opentelemetry import metrics
 
 from mediamesh.api.flow.v1 import execution_pb2
 from mediamesh.api.flow.v1.execution_pb2 import ExecutionState
+from mediamesh.orchestrator.cancellation import account
 from mediamesh.orchestrator.state import has_ended
 from mediamesh.wire.errors import DeadlineExceeded, MeshError
 
 if TYPE_CHECKING:
+    from mediamesh.orchestrator.cancellation import Durations
     from mediamesh.orchestrator.execution import Broadcast, Graph, Journal
 
 __all__ = ["Run"]
@@ -40,11 +42,20 @@ class Run:
         broadcast: Where its stream pins are published.
         timeout: How much longer the run may take, in seconds.
         limit: How long it may take in all, in seconds.
+        durations: How long agents take, to tell what cancelling saves.
         fence: Which holder of the run this is.
     """
 
     def __init__(
-        self, graph: Graph, journal: Journal, broadcast: Broadcast, *, timeout: float, limit: float, fence: int = 0
+        self,
+        graph: Graph,
+        journal: Journal,
+        broadcast: Broadcast,
+        *,
+        timeout: float,
+        limit: float,
+        durations: Durations,
+        fence: int = 0,
     ) -> None:
         self.over = asyncio.Event()
         self.fence = fence
@@ -54,6 +65,7 @@ class Run:
         self._broadcast = broadcast
         self._timeout = timeout
         self._limit = limit
+        self._durations = durations
         self._work: asyncio.Task[bool] | None = None
         self._verdict: tuple[ExecutionState.ValueType, MeshError] | None = None
 
@@ -116,6 +128,7 @@ class Run:
             await self._journal.flush()
         else:
             await self._journal.end(state, error)
+            account(self._journal.execution, self._durations)
 
     async def _worked(self, tasks: asyncio.TaskGroup) -> tuple[ExecutionState.ValueType, MeshError | None]:
         work = self._work = tasks.create_task(self._graph.run())

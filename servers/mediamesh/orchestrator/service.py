@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 import grpc
@@ -54,8 +55,17 @@ class FlowServicer(flow_service_pb2_grpc.FlowServiceServicer):
         )
         # The types of grpc.aio want a class of theirs here, which exists in the types only.
         context.add_done_callback(cast("Any", lambda ended: self._left(run, ended)))
-        async for event in self._log.watch(run.execution_id, 0, stay=True):
-            yield pb.RunFlowResponse(event=event)
+        with self._heard(run, context):
+            async for event in self._log.watch(run.execution_id, 0, stay=True):
+                yield pb.RunFlowResponse(event=event)
+
+    @contextmanager
+    def _heard(self, run: Run, context: Context) -> Generator[None]:
+        """End the run with the block: a call that was over before its callback was added does not call it."""
+        try:
+            yield
+        finally:
+            self._left(run, context)
 
     def _left(self, run: Run, context: Context) -> None:
         """End the run of a call that is over."""
@@ -71,7 +81,7 @@ class FlowServicer(flow_service_pb2_grpc.FlowServiceServicer):
         run = await self._executions.start(
             request.source, request.inputs, workspace_id=request.workspace_id, timeout=timeout
         )
-        return pb.StartFlowResponse(execution=await self._executions.get(run.execution_id))
+        return pb.StartFlowResponse(execution=await self._executions.confirmed(run))
 
     async def GetExecution(self, request: pb.GetExecutionRequest, context: Context) -> pb.GetExecutionResponse:
         """Return one execution as it stands."""

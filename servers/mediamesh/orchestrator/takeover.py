@@ -110,6 +110,10 @@ class Takeover:
             await self._end(stored, EXECUTION_STATE_CANCELLED, Cancelled("The run was cancelled."))
         elif 0 < stored.execution.deadline_time.ToNanoseconds() <= time.time_ns():
             await self._end(stored, EXECUTION_STATE_FAILED, DeadlineExceeded(f"{_GONE}, and its time is over."))
+        elif not stored.execution.last_sequence:
+            # Nobody was told that it began, so that its caller may have tried again.
+            error = Unavailable("The orchestrator that was to run this execution was gone before it began.")
+            await self._end(stored, EXECUTION_STATE_FAILED, error)
         elif stored.fence >= self._settings.max_takeovers:
             often = f", and the run was taken over as often as may be: {stored.fence}" if stored.fence else ""
             await self._end(stored, EXECUTION_STATE_FAILED, Unavailable(f"{_GONE}{often}."))

@@ -23,7 +23,7 @@ from mediamesh.orchestrator.execution.inbox import Bounds, Pipe
 from mediamesh.wire.errors import MeshError, StreamInterrupted, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
     from types import TracebackType
     from typing import Any
 
@@ -93,13 +93,23 @@ class Broadcast:
         journal: Told when a stream can be read and when it is complete.
         bounds: How much of a pin may wait here; then its producer waits, for as long as the patience lasts.
         patience_seconds: How long to wait for the streams server before a pin goes on unpublished.
+        later: Takes work that is left when the run is over, as it does not wait for it.
     """
 
-    def __init__(self, streams: Streams | None, journal: Journal, *, bounds: Bounds, patience_seconds: float) -> None:
+    def __init__(
+        self,
+        streams: Streams | None,
+        journal: Journal,
+        *,
+        bounds: Bounds,
+        patience_seconds: float,
+        later: Callable[[Coroutine[Any, Any, None]], None],
+    ) -> None:
         self._streams = streams
         self._journal = journal
         self._bounds = bounds
         self._patience = patience_seconds
+        self._later = later
         self._pins: dict[tuple[str, str], _Pin] = {}
         self._group = asyncio.TaskGroup()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -162,15 +172,27 @@ class Broadcast:
 
     async def _publish(self, streams: Streams, pin: _Pin) -> str:
         execution = self._journal.execution
-        opened = await self._in_time(
-            streams.open(
-                workspace_id=execution.workspace_id,
-                execution_id=execution.execution_id,
-                node_id=pin.node_id,
-                pin_name=pin.name,
-                limits=pin.limits,
+        opening = asyncio.ensure_future(
+            self._in_time(
+                streams.open(
+                    workspace_id=execution.workspace_id,
+                    execution_id=execution.execution_id,
+                    node_id=pin.node_id,
+                    pin_name=pin.name,
+                    limits=pin.limits,
+                )
             )
         )
+        try:
+            # What is opening would be open with nobody to end it.
+            opened = await asyncio.shield(opening)
+            await self._publish_to(streams, opened, pin)
+        except asyncio.CancelledError:
+            self._later(self._end_later(streams, opening, pin.error or Unavailable("The run broke off.")))
+            raise
+        return "complete" if pin.error is None else "failed"
+
+    async def _publish_to(self, streams: Streams, opened: OpenStreamResponse, pin: _Pin) -> None:
         named = {"stream_id": opened.stream_id, "pin": pin.name}
         await self._journal.record(pin.node_id, stream_available=execution_pb2.StreamAvailable(**named))
         try:
@@ -191,7 +213,12 @@ class Broadcast:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_GOODBYE_SECONDS):
                     await self._journal.record(pin.node_id, stream_complete=execution_pb2.StreamComplete(**named))
-        return "complete" if pin.error is None else "failed"
+
+    async def _end_later(self, streams: Streams, opening: asyncio.Future[OpenStreamResponse], error: MeshError) -> None:
+        """End a stream whose run is over and did not wait for it."""
+        with suppress(TimeoutError, MeshError):
+            opened = await opening
+            await self._in_time(streams.close(opened.stream_id, reason="lost", error=error.to_status()))
 
     async def _forward(self, pin: _Pin, publisher: Publisher) -> None:
         try:

@@ -135,7 +135,9 @@ class _FanOut:
         inbox.values.update(self._inbox.values)
         inbox.values[self._pin.name] = value
         notes = _Notes(self._agents.journal)
-        unheard = Broadcast(None, notes, bounds=self._agents.bounds, patience_seconds=0)
+        unheard = Broadcast(
+            None, notes, bounds=self._agents.bounds, patience_seconds=0, later=lambda work: work.close()
+        )
         agents = replace(self._agents, journal=notes, broadcast=unheard)
         await agents.run(
             self._node, inbox, Outbox(self._node, {}, notes, unheard), before=0, seconds=self._end - monotonic()

@@ -129,6 +129,10 @@ class MemoryStore:
             now + self._ttl,
         )
 
+    async def discard(self, execution: Execution) -> None:
+        """See `RunRegistry.discard`."""
+        self._memory.runs.pop(execution.execution_id, None)
+
     async def load(self, execution_ids: Sequence[str]) -> list[Stored]:
         """See `RunRegistry.load`."""
         found = [self._memory.run(execution_id) for execution_id in execution_ids]

@@ -93,6 +93,10 @@ class RunRegistry(Protocol):
         """Store a new run that this replica holds."""
         ...
 
+    async def discard(self, execution: Execution) -> None:
+        """Forget a run that never began."""
+        ...
+
     async def load(self, execution_ids: Sequence[str]) -> list[Stored]:
         """Return those of the runs that are still stored, in the order given."""
         ...

@@ -129,6 +129,15 @@ class ValkeyStore:
                 pipe.pexpire(index, longest_ms)
                 await pipe.execute()
 
+    async def discard(self, execution: Execution) -> None:
+        """See `RunRegistry.discard`."""
+        with _reached():
+            async with self._commands.pipeline(transaction=False) as pipe:
+                pipe.delete(*_keys(execution.execution_id))
+                pipe.zrem(_OPEN, execution.execution_id)
+                pipe.zrem(self._index(execution.workspace_id), execution.execution_id)
+                await pipe.execute()
+
     async def load(self, execution_ids: Sequence[str]) -> list[Stored]:
         """See `RunRegistry.load`."""
         with _reached():
@@ -166,7 +175,8 @@ class ValkeyStore:
                     )
                 answers = await pipe.execute()
         held = [execution_id for execution_id, answer in zip(fences, answers, strict=True) if answer]
-        await self._mark_open(held)
+        # A run that has ended meanwhile is not there any more, and stays away.
+        await self._mark_open(held, known=True)
         return [execution_id for execution_id in fences if execution_id not in held]
 
     async def release(self, execution_id: str, fence: int) -> None:
@@ -199,10 +209,10 @@ class ValkeyStore:
         if holder is not None:
             await self._post(holder.decode(), {"cancel": execution_id})
 
-    async def _mark_open(self, execution_ids: Iterable[str]) -> None:
+    async def _mark_open(self, execution_ids: Iterable[str], *, known: bool = False) -> None:
         if marks := dict.fromkeys(execution_ids, self._lapses()):
             with _reached():
-                await self._commands.zadd(_OPEN, marks)
+                await self._commands.zadd(_OPEN, marks, xx=known)
 
     def _lapses(self) -> int:
         return _now_ms() + self._lease_ms
