@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.integration.conftest import server_process
 
@@ -75,11 +76,13 @@ async def test_an_event_source_that_is_cut_off_resumes_with_last_event_id_and_mi
     assert seen["kinds"][-1] == "execution_finished"
 
 
-async def test_a_run_whose_agent_hangs_is_cancelled_by_the_button(drive, mesh) -> None:
+async def test_a_run_whose_agent_hangs_is_cancelled_by_the_button(drive, mesh, tmp_path) -> None:
+    photo = tmp_path / "noise.png"
+    Image.effect_noise((64, 64), 60).save(photo)  # what was classified before would come from the cache
     agents = server_process(mesh, "agents")
     agents.suspend()
     try:
-        seen = await drive("cancel.mjs", CAT)
+        seen = await drive("cancel.mjs", photo)
     finally:
         agents.resume()
 

@@ -6,7 +6,9 @@ const [baseUrl, file] = process.argv.slice(2);
 await drive(async (page) => {
   await page.goto(baseUrl);
   await page.locator(".field input").setInputFiles(file);
-  await page.locator('#graph [data-node="classify"][data-state="running"]').waitFor();
+  await page.locator('#graph [data-node="classify"][data-state="running"]').waitFor().catch(async (thrown) => {
+    throw new Error(`The page says: ${await page.locator("main").innerText()}`, { cause: thrown });
+  });
   await page.getByRole("button", { name: "Cancel" }).click();
   const clicked = Date.now();
   await page.waitForFunction(() => document.body.dataset.run !== "running");
