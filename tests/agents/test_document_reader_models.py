@@ -53,8 +53,13 @@ def errors(given: str, wanted: str) -> int:
     return row[-1]
 
 
-async def test_an_invoice_is_read_without_a_mistake_and_its_table_found(reader) -> None:
-    outputs = await read(reader, invoice())
+@pytest.fixture(scope="module")
+async def invoice_read(reader):
+    return await read(reader, invoice())
+
+
+async def test_an_invoice_is_read_without_a_mistake_and_its_table_found(invoice_read) -> None:
+    outputs = invoice_read
     assert texts(outputs) == [*INVOICE, *(cell for row in INVOICE_TABLE for cell in row), TOTAL]
     [table] = outputs["tables"]
     assert table["rows"] == INVOICE_TABLE
@@ -69,9 +74,8 @@ async def test_columns_are_read_one_after_the_other(reader) -> None:
     assert outputs["tables"] == []
 
 
-async def test_boxes_lie_about_their_lines_in_pixels_of_the_page(reader) -> None:
-    outputs = await read(reader, invoice())
-    first = outputs["blocks"][0]["box"]
+async def test_boxes_lie_about_their_lines_in_pixels_of_the_page(invoice_read) -> None:
+    first = invoice_read["blocks"][0]["box"]
     (left, top), _, (right, bottom), _ = first
     assert (left, top) == pytest.approx((80, 65), abs=14)
     assert right == pytest.approx(80 + 415, abs=40)
