@@ -27,6 +27,7 @@ from mediamesh.api.agent.v1.agent_service_pb2 import OpenRun
 from mediamesh.api.media.v1.media_pb2 import MediaType, MediaValue
 from mediamesh.client import connect
 from mediamesh.client.agents import AgentClient
+from mediamesh.client.ranged_file import ranged_file
 from mediamesh.wire.errors import InvalidRequest, MediaDecodeFailed, MeshError, Unavailable, UnsupportedMediaType
 from tests.agents import videos
 
@@ -219,6 +220,37 @@ async def test_a_cancelled_run_asks_no_more_and_leaves_the_model_within_a_second
         async with asyncio.timeout(1):
             await model.is_left.wait()
         assert (model.cancelled, len(model.asked)) == (IN_FLIGHT, IN_FLIGHT)
+
+
+async def test_a_run_that_waits_for_a_silent_store_is_cancelled_as_soon() -> None:
+    # Its head comes first, and it is more than the file fetches at once.
+    data = videos.encoded((videos.noise(640, 384, seed) for seed in range(40)), movflags="frag_keyframe+empty_moov")
+    assert len(data) > 1 << 20
+    model, asked = Model(), asyncio.Event()
+
+    async def fetch(offset: int, limit: int) -> bytes:
+        if offset:
+            asked.set()
+            await asyncio.Event().wait()
+        return data[offset : offset + limit]
+
+    params = {"analysis_type": "object_detection", "max_fps": 0, "min_score": 0.5, "pace": "fast"}
+
+    async def emit(pin, chunk) -> None:
+        pass
+
+    run = SimpleNamespace(
+        params=params, time_left=lambda: None, emit=emit, open=lambda pin: ranged_file(fetch, len(data))
+    )
+    going = asyncio.ensure_future(analyzer(model).process(run))  # type: ignore[arg-type]
+    await asked.wait()
+    for _ in range(100):  # until the thread has come to what is not there
+        await asyncio.sleep(0.002)
+    assert len(model.asked) < 40
+    going.cancel()
+    async with asyncio.timeout(1):
+        with pytest.raises(asyncio.CancelledError):
+            await going
 
 
 async def test_more_videos_than_may_be_open_wait_for_their_turn() -> None:

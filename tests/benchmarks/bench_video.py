@@ -66,8 +66,7 @@ def at_thirty(film: Path, times: int) -> bytes:
         pictures = source.streams.video[0]
         stream = output.add_stream_from_template(pictures)
         packets = [packet for packet in source.demux(pictures) if packet.dts is not None]
-        tick = Fraction(1, FPS) / 512
-        step = int(1 / (pictures.average_rate * pictures.time_base))
+        tick, step = Fraction(1, FPS) / 512, packets[0].duration or 512
         for number in range(times):
             begin = number * len(packets) * 512
             for packet in packets:

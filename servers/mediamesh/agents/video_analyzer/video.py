@@ -55,6 +55,39 @@ class Frame:
     decoded_at: float
 
 
+class _Reading:
+    """A file that ends where it fails, as FFmpeg has no use for an exception; it is kept to be raised later.
+
+    Attributes:
+        failure: What the file raised.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.failure: Exception | None = None
+
+    def read(self, size: int) -> bytes:
+        """Return the next bytes; none at the end, and from the first failure on."""
+        if self.failure is None:
+            try:
+                return self._file.read(size)
+            except Exception as error:  # noqa: BLE001 - raised by who reads the video
+                self.failure = error
+        return b""
+
+    def seek(self, offset: int, whence: int) -> int:
+        """Move to a position and return it."""
+        try:
+            return self._file.seek(offset, whence)
+        except Exception as error:  # noqa: BLE001 - raised by who reads the video
+            self.failure = error
+            return -1
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._file.tell()
+
+
 class Video:
     """The first picture stream of a file; every method blocks and may be called in any thread, in one at a time.
 
@@ -70,7 +103,7 @@ class Video:
     """
 
     def __init__(self, file: BinaryIO, *, max_pixels: int) -> None:
-        self._file, self._max_pixels = file, max_pixels
+        self._reading, self._max_pixels = _Reading(file), max_pixels
         self.fps = self.duration = 0.0
         self.frames = self.damaged = 0
         self._turn = threading.Lock()
@@ -85,10 +118,11 @@ class Video:
             UnsupportedMediaType: it is no video in a format that is known.
             MediaTooLarge: its frames have more than ``max_pixels`` pixels.
             MediaDecodeFailed: it is damaged.
+            Exception: what the file raises.
         """
         with self._taking_turn():
             try:
-                self._container = av.open(self._file, mode="r", container_options=_OPTIONS)
+                self._container = av.open(self._reading, mode="r", container_options=_OPTIONS)
             except (InvalidDataError, ArgumentError) as error:  # no format that is known, or one off the list
                 raise UnsupportedMediaType("The bytes are no video in MP4, WebM, QuickTime or Matroska.") from error
             except (FFmpegError, UnicodeDecodeError) as error:
@@ -113,6 +147,7 @@ class Video:
         Raises:
             MediaDecodeFailed: not one frame could be decoded.
             MediaTooLarge: the frames became larger than they may be.
+            Exception: what the file raises.
         """
         ends = time.monotonic() + _TURN_SECONDS
         with self._taking_turn():
@@ -139,6 +174,8 @@ class Video:
             finally:
                 if self._closing:
                     self._let_go()
+                elif self._reading.failure is not None:
+                    raise self._reading.failure
 
     def _let_go(self) -> None:
         self._frames = iter(())
