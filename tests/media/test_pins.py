@@ -6,6 +6,7 @@ import asyncio
 from contextlib import AsyncExitStack
 from fractions import Fraction
 from types import SimpleNamespace
+from typing import BinaryIO
 
 import av
 import pytest
@@ -64,7 +65,7 @@ class Decoder(Agent):
             return {"frames": await asyncio.to_thread(_frames, file)}
 
 
-def _frames(file):
+def _frames(file: BinaryIO) -> int:
     with av.open(file, "r") as container:
         return sum(1 for _ in container.decode(video=0))
 

@@ -1,15 +1,25 @@
 from __future__ import annotations
 
+import asyncio
+import os
 import struct
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 
+import psutil
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies
 
 from mediamesh.api.media.v1.media_pb2 import MediaFacts, MediaType
 from mediamesh.client.media import MediaClient
+from mediamesh.media.budget import Budget
+from mediamesh.media.recordings import RecordingReader
+from mediamesh.media.tracks import RecordingLimits
 from mediamesh.wire.errors import InvalidRequest, MediaDecodeFailed, MediaTooLarge, UnsupportedMediaType
 from tests.media.makers import film, sound
+from tests.media.test_breaking import server_process
 
 AUDIO, VIDEO, IMAGE = MediaType.MEDIA_TYPE_AUDIO, MediaType.MEDIA_TYPE_VIDEO, MediaType.MEDIA_TYPE_IMAGE
 
@@ -249,6 +259,57 @@ async def test_a_tag_that_is_longer_than_the_file_is_refused(refused) -> None:
 async def test_a_recording_without_sound_is_refused(refused) -> None:
     header = b"RIFF" + struct.pack("<I", 36) + b"WAVEfmt " + struct.pack("<IHHIIHH", 16, 1, 1, 8000, 16000, 2, 16)
     await refused(header + b"data" + bytes(4), MediaDecodeFailed, "it has no sound", kind=AUDIO)
+
+
+async def test_a_caller_that_leaves_ends_the_decoding(made, tmp_path) -> None:
+    started = threading.Event()
+
+    def endless(container, limits, go_on):
+        started.set()
+        while True:
+            go_on()
+            time.sleep(0.001)  # as a decoder, which works on a packet
+
+    path = tmp_path / "sound.wav"
+    path.write_bytes(made["wav"])
+    limits = RecordingLimits(seconds=1, work_seconds=60)
+    with ThreadPoolExecutor(1) as threads, path.open("rb") as file:
+        reader = RecordingReader(endless, limits, threads, Budget(1 << 30))
+        reading = asyncio.ensure_future(reader.read(file, "audio/wav"))
+        await asyncio.to_thread(started.wait)
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+
+
+@pytest.mark.stack
+async def test_a_film_of_60_megabytes_raises_the_memory_by_less_than_that(settings, place, made) -> None:
+    padding = 60_000_000
+    data = made["mp4"] + box(b"free", os.urandom(1000) * (padding // 1000))
+    async with server_process(settings) as (server, channel, _):
+        memory, media = psutil.Process(server.pid).memory_info, MediaClient(channel)
+        await media.upload(made["mp4"], media_type=VIDEO, place=place)
+        idle, peak = memory().rss, 0
+
+        async def watch():
+            nonlocal peak
+            while True:
+                peak = max(peak, memory().rss)
+                await asyncio.sleep(0.01)
+
+        watching = asyncio.ensure_future(watch())
+        value = await media.upload(data, media_type=VIDEO, place=place)
+        async with media.open(value.ref.url) as file:
+            assert await asyncio.to_thread(_length, file) == len(data)
+        watching.cancel()
+    assert peak - idle < 40e6, f"{idle / 1e6:.0f} MB idle, {peak / 1e6:.0f} MB at most"
+
+
+def _length(file) -> int:
+    read = 0
+    while piece := file.read(32 * 1024):
+        read += len(piece)
+    return read
 
 
 _KINDS = strategies.sampled_from(["wav", "mp3", "ogg", "flac", "webm", "mp4", "mp4, in fragments"])
