@@ -57,7 +57,11 @@ async def value_of(kind: str, text: str, media=None):
     return values["a.out"], told
 
 
-@pytest.mark.parametrize("argument", ["upload", "upload.file", "=x", ".file=x", "upload.=x", "a.b.c=x"])
+def test_a_node_of_a_flow_within_the_flow_has_dots_in_its_id() -> None:
+    assert inputs.read(["read.photo.file=a=b.jpg"]) == {"read.photo.file": "a=b.jpg"}
+
+
+@pytest.mark.parametrize("argument", ["upload", "upload.file", "=x", ".file=x", "upload.=x", "a..c=x"])
 def test_an_argument_of_another_form_is_refused(argument) -> None:
     with pytest.raises(InvalidRequest, match=r"node\.pin=VALUE"):
         inputs.read([argument])
