@@ -16,11 +16,17 @@ export class ChooserView {
 
   /** Shows the flow that the address names, else the first. */
   show(): void {
-    const slug = decodeURIComponent(location.hash.slice(1));
-    const flow = this.#flows.find((one) => one.slug === slug) ?? this.#flows[0];
+    const hash = location.hash.slice(1);
+    const flow = this.#flows.find(({ slug }) => encodeURIComponent(slug) === hash || slug === hash) ?? this.#flows[0];
     if (!flow) return;
     this.#draw(flow);
     this.chosen(flow);
+  }
+
+  /** Calls the chosen flow what the mesh read in its text. */
+  rename(name: string): void {
+    const link = this.host.querySelector("[aria-current]");
+    if (link && name) link.textContent = name;
   }
 
   #draw(current: KnownFlow): void {

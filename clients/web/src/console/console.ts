@@ -114,6 +114,7 @@ export class Console {
 
   #show(flow: Flow): void {
     this.#title(flow.name, flow.description);
+    this.#chooser.rename(flow.name);
     this.#graph.show(flow);
     this.#inputs.show(flow);
     document.body.dataset["inputs"] = this.#inputs.fields.length > 1 ? "several" : "one";
@@ -124,6 +125,7 @@ export class Console {
     this.#stop?.abort();
     this.#stop = undefined;
     this.#current = undefined;
+    this.#painter.tick(false);
     this.#clear();
     this.#inputs.clear();
     this.#graph.clear();

@@ -14,12 +14,14 @@ const SILENCE = { level: 0.12, seconds: 3 };
 /** Takes a recording from the microphone, or a file. */
 export class RecorderField extends FileField {
   readonly #start = html("button", { type: "button", class: "record" }, html("i", { "aria-hidden": "true" }), "Record");
+  readonly #again = html("button", { type: "button", class: "link" }, "Record again");
   readonly #stop = html("button", { type: "button", class: "stop" }, "Stop");
   readonly #time = html("span", { class: "time", role: "timer" });
   readonly #hint = html("small", { role: "status" });
   readonly #meter = new LevelMeter();
   #recording: Recording | undefined;
   #opening = false;
+  #isClosed = false;
 
   constructor(
     key: string,
@@ -29,10 +31,9 @@ export class RecorderField extends FileField {
     readonly failed: (thrown: unknown) => void,
   ) {
     super(key, title, acceptance, changed);
-    const again = html("button", { type: "button", class: "link" }, "Record again");
-    for (const button of [this.#start, again]) button.addEventListener("click", () => void this.#begin());
+    for (const button of [this.#start, this.#again]) button.addEventListener("click", () => void this.#begin());
     this.#stop.addEventListener("click", () => void this.#end());
-    this.tools.prepend(again);
+    this.tools.prepend(this.#again);
     this.invite.prepend(this.#start);
     this.invite.after(
       html("div", { class: "recording" }, this.#meter.element, html("p", {}, this.#time, this.#hint), this.#stop),
@@ -49,6 +50,7 @@ export class RecorderField extends FileField {
   }
 
   override close(): void {
+    this.#isClosed = true;
     this.#discard();
     super.close();
   }
@@ -59,6 +61,7 @@ export class RecorderField extends FileField {
     this.player?.pause();
     try {
       this.#recording = await record(this.acceptance);
+      if (this.#isClosed) return this.#discard(); // the microphone was given after the field was left
       this.element.dataset["state"] = "recording";
       this.#stop.focus();
       this.#watch(this.#recording);
@@ -76,6 +79,7 @@ export class RecorderField extends FileField {
     try {
       const { seconds } = recording;
       this.show(await recording.stop(), clock(seconds));
+      this.#again.focus();
       this.changed(false);
     } catch (thrown) {
       this.element.dataset["state"] = this.file ? "shown" : "empty";

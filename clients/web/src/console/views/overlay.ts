@@ -18,10 +18,9 @@ export function contained(width: number, height: number, place: { width: number;
 
 /** Returns the colour of a label: the same one wherever it is found, and a different one for most others. */
 export function hue(label: string): number {
-  let hash = 0;
-  for (const character of label) hash = (hash * 31 + (character.codePointAt(0) ?? 0)) >>> 0;
-  // Steps of the golden angle keep neighbours apart.
-  return Math.round((hash * 137.508) % 360);
+  let hash = 0x811c9dc5;
+  for (const character of label) hash = Math.imul(hash ^ (character.codePointAt(0) ?? 0), 0x01000193) >>> 0; // FNV-1a
+  return (hash >>> 8) % 360;
 }
 
 /** Draws the boxes of a frame over the place of its picture; nothing where there is no frame. */

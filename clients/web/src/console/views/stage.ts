@@ -28,6 +28,7 @@ export class StageView {
   #isLive = true;
   #began = false;
   #isHeld = false;
+  #isUnplayable = false;
 
   /** @param file The video that the results are about, where this page has it. */
   constructor(file: File | undefined) {
@@ -39,6 +40,10 @@ export class StageView {
     }
     const screen = html("div", { class: "screen" }, ...(this.#video ? [this.#video] : []), this.#canvas);
     screen.toggleAttribute("data-blank", !this.#video);
+    this.#video?.addEventListener("error", () => {
+      this.#isUnplayable = true; // the mesh reads more kinds of video than a browser
+      screen.toggleAttribute("data-blank", true);
+    });
     this.element = html("figure", { class: "stage" }, screen, html("figcaption", {}, this.#reach, this.#now, this.#told), this.#lanes.element);
     new ResizeObserver(() => this.#draw(this.#time)).observe(this.#canvas);
   }
@@ -60,7 +65,7 @@ export class StageView {
     this.#reach.hidden = !isLive;
     const { dropped, all } = frames;
     this.#told.textContent = `${all.length} frames analysed${dropped > 0 ? `, ${dropped} left out` : ""}`;
-    if (!video) return this.#draw(frames.end);
+    if (!video || this.#isUnplayable) return this.#draw(frames.end);
     if (!this.#began && all.length > 0) this.#begin(video);
     if (this.#isHeld && (!isLive || frames.end - video.currentTime > AHEAD.enough)) this.#play(video);
     if (video.paused && !this.#isHeld) this.#draw(video.currentTime);
@@ -74,7 +79,7 @@ export class StageView {
   }
 
   get #time(): number {
-    return this.#video?.currentTime ?? this.#frames?.end ?? 0;
+    return (this.#isUnplayable ? undefined : this.#video?.currentTime) ?? this.#frames?.end ?? 0;
   }
 
   // Who asked for less motion starts the video by hand.
