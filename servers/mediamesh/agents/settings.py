@@ -41,10 +41,10 @@ class Settings(AgentSettings):
         description="Videos open at once; the next run waits.",
     )
     frames_in_flight: int = Field(
-        default=4,
+        default_factory=lambda: 1 + min(31, os.cpu_count() or 1),
         ge=1,
         le=256,
-        description="Frames of one video held at once, from decoding to result; more keep larger servers busy.",
+        description="Frames of one video held at once, from decoding to result: one more than the model runs at once.",
     )
     max_frame_pixels: int = Field(
         default=36_000_000, ge=1, description="Width times height of a video's frame, at most (8K UHD has 33 million)."
