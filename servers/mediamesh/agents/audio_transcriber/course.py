@@ -1,8 +1,8 @@
 """One run: sound is taken as it comes, while what is there already is heard.
 
-Two tasks share what lies between them: one takes sound and finds out where speech is, the other hears it. The second is
-slower. It takes a segment that has ended before one that goes on, so partial results are what it leaves out first; and
-the first waits when too many segments have ended, so that the source waits, too.
+Three tasks work side by side: one brings sound, one finds out where speech is, and one, the slowest, hears it. The last
+takes a segment that has ended before one that goes on, so partial results are what it leaves out first; and when too
+many segments have ended, those before it wait, and so does the source.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mediamesh.agents.audio_transcriber.activity import FRAME, FRAME_SECONDS
+from mediamesh.agents.audio_transcriber.arrival import Arrival
 from mediamesh.agents.audio_transcriber.recogniser import LONGEST_SECONDS
 from mediamesh.agents.audio_transcriber.results import placed, segment_of, transcript_chunk
 from mediamesh.agents.audio_transcriber.segments import MARGIN, Segmenter, quietest
@@ -60,7 +61,9 @@ class Course:
         """Take all sound, and return the segments."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._listen())
-            async for samples in source:
+            arrival = Arrival()
+            tasks.create_task(arrival.fill(source))
+            while (samples := await arrival.take()) is not None:
                 await self._take(samples)
             if (last := self._segmenter.close()) is not None:
                 await self._end(last)
