@@ -12,6 +12,7 @@ from mediamesh.cli.graph import graph
 from mediamesh.cli.k8s import render
 from mediamesh.cli.models import models
 from mediamesh.cli.run import run
+from mediamesh.cli.runs import runs
 from mediamesh.cli.serve import serve
 from mediamesh.cli.settings import settings
 from mediamesh.cli.stream_list import list_streams
@@ -37,6 +38,7 @@ app.command()(settings)
 flow.command()(check)
 flow.command()(graph)
 app.add_typer(flow, name="flow")
+app.add_typer(runs, name="runs")
 stream = typer.Typer(help="Publish to streams, read and list them.", no_args_is_help=True)
 stream.command()(publish)
 stream.command()(tail)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mediamesh.api.flow.v1.execution_pb2 import ExecutionEvent
     from mediamesh.api.flow.v1.flow_pb2 import FlowIssue
 
-__all__ = ["checked", "run", "source"]
+__all__ = ["checked", "print_lines", "run", "show", "source"]
 
 
 def run(
@@ -58,8 +58,8 @@ async def _run(
         values = await inputs.values(texts, flow, mesh.media, workspace_id=workspace, progress=view.uploaded)
         events = mesh.flows.run(text, values, workspace_id=workspace, timeout=timeout)
         if as_json:
-            return await _print_lines(events)
-        return await _show(events, view)
+            return await print_lines(events)
+        return await show(events, view)
 
 
 def source(path: Path) -> flow_pb2.FlowSource:
@@ -87,7 +87,8 @@ def _issue_line(issue: FlowIssue) -> str:
     return f"{issue.file}:{issue.line}:{issue.column}: {issue.message}"
 
 
-async def _print_lines(events: AsyncIterator[ExecutionEvent]) -> execution_pb2.ExecutionState.ValueType:
+async def print_lines(events: AsyncIterator[ExecutionEvent]) -> execution_pb2.ExecutionState.ValueType:
+    """Print every event of a run as a line of JSON; return how the run ended."""
     state = execution_pb2.EXECUTION_STATE_UNSPECIFIED
     async for event in events:
         sys.stdout.write(to_json(event) + "\n")
@@ -97,7 +98,12 @@ async def _print_lines(events: AsyncIterator[ExecutionEvent]) -> execution_pb2.E
     return state
 
 
-async def _show(events: AsyncIterator[ExecutionEvent], view: RunView) -> execution_pb2.ExecutionState.ValueType:
+async def show(events: AsyncIterator[ExecutionEvent], view: RunView) -> execution_pb2.ExecutionState.ValueType:
+    """Draw a run while its events come, then its results; return how it ended.
+
+    Raises:
+        MeshError: what the run failed for.
+    """
     console = Console()
     follow = _redraw if console.is_terminal else _print_plain
     finished = await follow(console, events, view)
