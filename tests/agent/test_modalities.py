@@ -28,7 +28,7 @@ def manifest(**parts):
 
 
 def media(kind, *, size=0, seconds=0.0, **source):
-    facts = MediaFacts(duration_seconds=seconds)
+    facts = MediaFacts(mime_type="image/png", width=1, height=1, duration_seconds=seconds)
     reference = None if source else MediaReference(url="s3://media/x", size_bytes=size, metadata=facts)
     return MediaValue(type=kind, ref=reference, **source)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import urllib.request
 from contextlib import AsyncExitStack
 from fractions import Fraction
 from types import SimpleNamespace
@@ -13,7 +14,8 @@ import pytest
 
 from mediamesh.agent import Agent, AgentSettings, parse_manifest, serving_agents
 from mediamesh.api.agent.v1.value_pb2 import Value
-from mediamesh.api.media.v1.media_pb2 import MediaType, MediaValue
+from mediamesh.api.media.v1.media_pb2 import MediaFacts, MediaReference, MediaType, MediaValue
+from mediamesh.api.media.v1.media_service_pb2 import PRESIGN_METHOD_PUT, PresignRequest
 from mediamesh.client import connect
 from mediamesh.client.flows import FlowClient
 from mediamesh.client.media import MediaClient
@@ -90,6 +92,7 @@ AGENTS = (
     Taker("clip", "{name: media, type: video, constraints: {fps: 29.97, width: 64, height: 48, maxDuration: 5}}"),
     Taker("paper", "{name: media, type: document, constraints: {mimeType: application/pdf, maxSize: 2KB}}"),
     Taker("short", "{name: media, type: audio, constraints: {maxDuration: 0.5}}"),
+    Taker("plain", "{name: media, type: audio}"),
     Taker("anything", "{name: media, type: binary}"),
     Decoder(),
     Giver(),
@@ -233,3 +236,23 @@ async def test_what_an_agent_calls_sound_must_be_sound(mesh) -> None:
     assert list(errors) == ["give"]
     assert "the bytes are text/plain" in errors["give"].text
     assert not outputs
+
+
+FACTS = MediaFacts(mime_type="audio/wav", sample_rate_hz=16_000, channels=1, duration_seconds=0.1)
+
+
+async def test_what_was_written_through_a_signed_address_is_not_believed(mesh, ran, place) -> None:
+    """Whatever its writer calls it, nobody has looked at it; a pin for bytes takes it as such."""
+    request = PresignRequest(method=PRESIGN_METHOD_PUT, place=place, mime_type="audio/wav")
+    signed = await mesh.media.presign(request)
+    await asyncio.to_thread(_put, signed.http_url, b"<script>alert(1)</script>", "audio/wav")
+    written = MediaValue(type=AUDIO, ref=MediaReference(url=signed.url, metadata=FACTS))
+    with pytest.raises(InvalidRequest, match="is media whose sampleRate nobody has read from its bytes"):
+        await ran("plain", Value(media=written))
+    await ran("anything", Value(media=written))
+
+
+def _put(url, data, mime_type) -> None:
+    request = urllib.request.Request(url, data, {"Content-Type": mime_type}, method="PUT")
+    with urllib.request.urlopen(request) as answer:
+        assert answer.status == 200

@@ -42,9 +42,18 @@ FITTING = {
     "a stream": (pin("STREAM"), Value(stream=StreamReference(stream_id="x"))),
     "media as bytes": (pin("BINARY", max_size_bytes=3), media("AUDIO", inline=b"123")),
     "a file as bytes": (pin("BINARY"), stored("FILE")),
-    "all that is asked": (pin("IMAGE", max_size_bytes=10, width=640), stored(size=10, width=640)),
-    "one of the patterns": (pin("IMAGE", mime_types=["image/png", "image/*"]), stored(mime_type="image/webp")),
-    "the longest sound": (pin("AUDIO", max_duration_seconds=60), stored("AUDIO", duration_seconds=60)),
+    "all that is asked": (
+        pin("IMAGE", max_size_bytes=10, width=640),
+        stored(size=10, mime_type="image/png", width=640, height=480),
+    ),
+    "one of the patterns": (
+        pin("IMAGE", mime_types=["image/png", "image/*"]),
+        stored(mime_type="image/webp", width=1, height=1),
+    ),
+    "the longest sound": (
+        pin("AUDIO", max_duration_seconds=60),
+        stored("AUDIO", mime_type="audio/wav", sample_rate_hz=8000, duration_seconds=60),
+    ),
     "inline media without facts": (
         pin("IMAGE", max_size_bytes=3, width=640, mime_types=["image/png"]),
         media(inline=b"123"),
@@ -179,3 +188,19 @@ def test_names_are_those_of_manifests_and_long_lists_are_cut() -> None:
     assert [type_name(kind) for kind in MEDIA_TYPES] == ["image", "audio", "video", "document"]
     assert listed(["a"] * 16) == ", ".join("a" * 16)
     assert listed(["a"] * 17) == ", ".join([*"a" * 16, "…"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "facts", "missing"),
+    [
+        ("AUDIO", {"mime_type": "audio/wav"}, "sampleRate"),
+        ("IMAGE", {"mime_type": "image/png"}, "width and height"),
+        ("VIDEO", {"mime_type": "video/mp4", "width": 1, "height": 1}, "fps"),
+        ("DOCUMENT", {"mime_type": "application/pdf"}, "pages"),
+    ],
+)
+def test_media_that_was_never_looked_at_fits_no_pin_of_its_kind(kind, facts, missing) -> None:
+    """As an object that was written through a signed address: the store knows what its writer called it."""
+    text = f"is media whose {missing} nobody has read from its bytes"
+    assert list(check_value(pin(kind), stored(kind, **facts))) == [Violation(InvalidRequest, text)]
+    assert not list(check_value(pin("BINARY"), stored(kind, **facts)))

@@ -103,7 +103,8 @@ class Links:
     async def sign(self, request: PresignRequest) -> PresignResponse:
         """Return a signed address.
 
-        What is written through one has not been looked at: its facts are checked when it is first used in the mesh.
+        What is written through one has not been looked at. It has no facts but the media type that its writer names, so
+        no pin for media takes it (`mediamesh.wire.pins`).
 
         Raises:
             NotFound: the object to read does not exist.

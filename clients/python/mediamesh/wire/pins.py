@@ -19,7 +19,7 @@ from mediamesh.wire.errors import InvalidRequest, MediaTooLarge, UnsupportedMedi
 from mediamesh.wire.json import short_name
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from google.protobuf import struct_pb2
 
@@ -52,6 +52,13 @@ _FIXED = (
     ("height", "height", " px"),
     ("fps", "fps", " frames/s"),
 )
+# Facts that media of a kind must have to be of use: the field, and its name in a sentence.
+_NEEDED: Mapping[PinType.ValueType, Sequence[tuple[str, str]]] = {
+    PinType.PIN_TYPE_AUDIO: (("mime_type", "mimeType"), ("sample_rate_hz", "sampleRate")),
+    PinType.PIN_TYPE_IMAGE: (("mime_type", "mimeType"), ("width", "width"), ("height", "height")),
+    PinType.PIN_TYPE_VIDEO: (("mime_type", "mimeType"), ("width", "width"), ("height", "height"), ("fps", "fps")),
+    PinType.PIN_TYPE_DOCUMENT: (("mime_type", "mimeType"), ("pages", "pages")),
+}
 _FPS_AGREE = 0.0005
 _LISTED = 16
 
@@ -100,8 +107,9 @@ def plain_value(pin: Pin, given: struct_pb2.Value) -> Value:
 def check_value(pin: Pin, value: Value) -> Iterator[Violation]:
     """Yield what makes the value unfit for the pin; media of every kind fits a binary one.
 
-    A reference must show every fact that the pin restricts. Media that is inline has no facts yet, and one that is an
-    address elsewhere not even a size: who decodes or fetches it finds out.
+    A reference must show every fact that the pin restricts, and those that media of its kind cannot be used without.
+    Media that is inline has no facts yet, and one that is an address elsewhere not even a size: who decodes or fetches
+    it finds out.
     """
     kind = value.WhichOneof("kind")
     if kind == "media" and pin.type in {*MEDIA_TYPES, PinType.PIN_TYPE_BINARY}:
@@ -168,9 +176,16 @@ def _check_media(pin: Pin, media: MediaValue) -> Iterator[Violation]:
     if media.type != MEDIA_TYPES.get(pin.type, media.type):
         yield Violation(UnsupportedMediaType, f"takes {type_name(pin.type)}, got {_media_name(media)}")
     elif media.HasField("ref"):
-        yield from _check_reference(pin.constraints, media.ref)
+        problems = [*_check_reference(pin.constraints, media.ref)]
+        yield from problems or _check_needed(pin, media.ref.metadata)
     elif 0 < pin.constraints.max_size_bytes < len(media.inline):
         yield _too_large(pin.constraints, len(media.inline))
+
+
+def _check_needed(pin: Pin, facts: MediaFacts) -> Iterator[Violation]:
+    if missing := [name for field, name in _NEEDED.get(pin.type, ()) if not getattr(facts, field)]:
+        text = f"is media whose {' and '.join(missing)} nobody has read from its bytes"
+        yield Violation(InvalidRequest, text)
 
 
 def _check_reference(limits: PinConstraints, reference: MediaReference) -> Iterator[Violation]:
