@@ -82,8 +82,10 @@ class Recall:
             OutOfRange: the log has lost some of it.
         """
         known = self._nodes[node.id]
-        for pin, value in known.outputs.items():
-            outbox.recall(pin, value)
+        # What the client's ends show is recorded as theirs too, and leads nowhere.
+        for pin in node.output_pins:
+            if pin.name in known.outputs:
+                outbox.recall(pin.name, known.outputs[pin.name])
         if self._streams(node):
             async for chunk in self._chunks(known):
                 await outbox.restream(chunk.pin, chunk.chunk)
