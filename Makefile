@@ -5,7 +5,8 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # uv trusts what the system trusts, as pip does.
 export UV_SYSTEM_CERTS := 1
-NODE_MODULES := clients/web/node_modules/.package-lock.json
+NODE_PROJECTS := clients/web clients/examples/agents/typescript
+NODE_MODULES := $(NODE_PROJECTS:%=%/node_modules/.package-lock.json)
 
 .PHONY: demo test test-fast lint check fix generate bench clean
 
@@ -39,7 +40,7 @@ bench: .venv/.dev ## Measure: prints tables, writes plots to .mediamesh/benchmar
 	$(BIN)/poe -q bench
 
 clean: ## Remove everything that the other targets made
-	rm -rf .venv .mediamesh clients/web/node_modules .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .mediamesh $(NODE_PROJECTS:%=%/node_modules) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # uv installs in seconds; where it cannot, pip does the work, and says what is wrong.
@@ -60,6 +61,6 @@ endef
 	@touch .venv/.runtime
 
 # Node and npm come from PyPI with the dev group; a host's own are not needed and not used.
-$(NODE_MODULES): clients/web/package-lock.json .venv/.dev
-	cd clients/web && npm ci --no-fund --no-audit --loglevel=error
+$(NODE_MODULES): %/node_modules/.package-lock.json: %/package-lock.json .venv/.dev
+	cd $* && npm ci --no-fund --no-audit --loglevel=error
 	touch $@

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from mediamesh.agent import AgentSettings, serving_agents
+from mediamesh.agent.check import Verdict, check_server
 from mediamesh.agent.testing import run_agent
 from mediamesh.api.agent.v1.agent_service_pb2 import OpenRun
 from mediamesh.client import connect
@@ -33,6 +35,13 @@ async def test_the_example_greets(hello) -> None:
 async def test_the_example_wants_a_name(hello) -> None:
     with pytest.raises(InvalidRequest, match=r"inputs\.name: is required"):
         await run_agent(hello, {})
+
+
+@pytest.mark.stack
+async def test_the_example_keeps_the_contract(hello) -> None:
+    async with serving_agents(AgentSettings(), hello) as port:
+        findings = [finding async for finding in check_server(f"127.0.0.1:{port}")]
+    assert {finding.check: finding.text for finding in findings if finding.verdict is Verdict.FAILED} == {}
 
 
 @pytest.mark.stack

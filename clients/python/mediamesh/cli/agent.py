@@ -17,7 +17,7 @@ from rich.text import Text
 from mediamesh.api.agent.v1.pin_pb2 import PinType
 from mediamesh.api.agent.v1.value_pb2 import Value
 from mediamesh.api.media.v1.media_pb2 import MediaValue
-from mediamesh.cli.door import complete
+from mediamesh.cli.door import complete, errors_as_sentences
 from mediamesh.wire.errors import InvalidRequest
 from mediamesh.wire.pins import MEDIA_TYPES, plain_value, type_name
 
@@ -55,14 +55,33 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each check.")] = False,
 ) -> None:
     """Run the contract's conformance suite against an agent in any language; exits with 1 if a check fails."""
+    _need_sdk()
+    work = _check(target, agent_id, given or [], param or [], only=only or [], seconds=seconds, as_json=as_json)
+    if complete(work):
+        raise typer.Exit(1)
+
+
+@agent.command()
+def new(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Such as acme.word-counter, or only word-counter.")],
+    *,
+    language: Annotated[str, typer.Option(help="python or typescript.")] = "python",
+    directory: Annotated[Path, typer.Option(help="Where its folder is to be.")] = Path(),
+) -> None:
+    """Begin an agent: a folder with code that works, its manifest, and a test that passes."""
+    _need_sdk()
+    from mediamesh.agent.scaffold import scaffold  # noqa: PLC0415 - a client can do without the SDK
+
+    with errors_as_sentences():
+        folder = scaffold(name, language, directory)
+    steps = {"python": "python -m pytest", "typescript": "npm install && npm test"}
+    typer.echo(f"{folder} is an agent that works. Its test: cd {folder} && {steps[language]}")
+
+
+def _need_sdk() -> None:
     if any(importlib.util.find_spec(package) is None for package in _NEEDED):
         typer.echo("The agent SDK is not installed; pip install 'mediamesh[agent]' brings it.", err=True)
         raise typer.Exit(2)
-    failed = complete(
-        _check(target, agent_id, given or [], param or [], only=only or [], seconds=seconds, as_json=as_json)
-    )
-    if failed:
-        raise typer.Exit(1)
 
 
 async def _check(

@@ -11,6 +11,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from mediamesh.agent.check.findings import Advice, Broken
 from mediamesh.agent.manifest import manifest_problems
+from mediamesh.client.channel import CORE_FAILURE
 
 if TYPE_CHECKING:
     from mediamesh.agent.check.probe import Probe
@@ -45,7 +46,8 @@ async def reflection(probe: Probe) -> str:
             if _SERVICE in names:
                 return f"{len(names)} services"
     except grpc.aio.AioRpcError as failure:
-        raise Advice(f"Reflection ended with {_said(failure)}.") from None
+        said = "a refusal" if failure.details() == CORE_FAILURE else _said(failure)
+        raise Advice(f"Reflection ended with {said}.") from None
     raise Advice(f"Reflection does not list {_SERVICE}.")
 
 

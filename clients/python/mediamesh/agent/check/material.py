@@ -92,7 +92,7 @@ def chunk(pin: Pin, number: int, text: str = _TEXT, *, size: int = 0) -> Chunk:
             metadata=MediaMetadata(mime_type=f"audio/pcm;rate={_RATE_HZ}"),
         )
         return Chunk(sequence_number=number, media=media)
-    repeated = text * max(1, size // len(text.encode())) if text else ""
+    repeated = f"{text} " * (size // (len(text.encode()) + 1)) or text
     return Chunk(sequence_number=number, content=TextContent(text=repeated))
 
 

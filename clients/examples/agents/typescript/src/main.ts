@@ -1,0 +1,5 @@
+import { main } from "@mediamesh/agent";
+
+import { WordSplitter } from "./agent.js";
+
+await main(new WordSplitter());
