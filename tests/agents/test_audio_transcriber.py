@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import numpy as np
@@ -158,7 +158,8 @@ async def test_words_come_while_a_segment_goes_on_and_its_final_result_is_the_la
     assert [result["final"] for result in first] == [False] * (len(first) - 1) + [True]
     assert len(first) > 5
     lengths = [len(result["words"]) for result in first]
-    assert lengths[0] < 8 < lengths[-1]
+    assert lengths[0] <= 16
+    assert lengths[-1] > 30
     assert "it was the best of times" in first[-1]["text"].casefold()
 
 
@@ -186,6 +187,18 @@ async def test_speech_without_a_pause_is_cut_where_it_is_quietest(inference, rec
     assert 19 <= first["end"] <= 29.1
     assert second["start"] == first["end"]
     assert errors(DICKENS, outputs["text"]) <= 0.05
+
+
+async def test_a_caller_that_leaves_ends_the_run_at_once(transcriber, recordings) -> None:
+    async with aclosing(
+        transcriber.run(recording(recordings["two_cities"].read_bytes()), timeout=SECONDS)
+    ) as responses:
+        async for response in responses:
+            if response.HasField("chunk"):
+                break
+    async with asyncio.timeout(20):  # a second on a machine that has nothing else to do
+        while (await transcriber.describe(AGENT)).capabilities.active_runs:
+            pass
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,15 @@ import pytest
 
 from mediamesh.agents.audio_transcriber.activity import FRAME
 from mediamesh.agents.audio_transcriber.hypothesis import Hypothesis
+from mediamesh.agents.audio_transcriber.quiet import quietest
 from mediamesh.agents.audio_transcriber.said import said_of
-from mediamesh.agents.audio_transcriber.segments import MARGIN, Segmenter, quietest
+from mediamesh.agents.audio_transcriber.segments import MARGIN, Segmenter
 from mediamesh.agents.audio_transcriber.sound import RATE
 from mediamesh.agents.audio_transcriber.spectrogram import log_mel
 from mediamesh.agents.audio_transcriber.words import Token, Word, starts, words_of
 from tests.models import speech
 
+SILENCE = np.zeros(RATE, np.float32)
 PAUSE = 10 * FRAME / RATE
 
 
@@ -48,8 +50,8 @@ def test_a_segment_that_is_cut_goes_on_behind_the_cut() -> None:
 def test_the_quietest_place_is_found() -> None:
     sound = np.ones(5 * RATE, np.float32)
     sound[3 * RATE : 4 * RATE] = 0.1
-    assert 3 * RATE < quietest(sound) < 4 * RATE
-    assert quietest(sound[:100]) == 50
+    assert 3 * RATE < quietest(sound, 0.3) < 4 * RATE
+    assert quietest(sound[:100], 0.3) == 50
 
 
 def test_the_spectrogram_is_whisper_s_and_silence_behind_the_sound_costs_nothing() -> None:
@@ -75,9 +77,17 @@ def token(piece: str, number: int = 0) -> Token:
 
 def test_words_begin_with_a_space_and_keep_their_punctuation_and_accents() -> None:
     pieces = ["Ġsome", "thing", ",", "Ġna", "\u00c3", "\u00af", "ve", 'Ġ"', "."]
-    words = words_of([token(piece) for piece in pieces], [0.1 * place for place in range(10)])
+    words = words_of([token(piece) for piece in pieces], [0.1 * place for place in range(10)], SILENCE)
     assert [word.text for word in words] == ["something,", 'naïve ".']
-    assert (words[0].start, words[1].start, words[1].probability) == pytest.approx((0.0, 0.3, 0.5))
+    assert (words[0].start, words[1].end, words[1].probability) == pytest.approx((0.0, 0.75, 0.5), abs=0.06)
+
+
+def test_a_word_ends_in_the_pause_that_its_comma_looks_at() -> None:
+    sound = np.ones(RATE, np.float32)
+    sound[RATE // 2 : RATE * 6 // 10] = 0
+    words = words_of([token("Ġyes"), token(","), token("Ġno")], [0.1, 0.4, 0.8, 0.9], sound)
+    assert [word.start for word in words] == pytest.approx([0.1, 0.55], abs=0.05)
+    assert words[0].end == words[1].start
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,10 @@ import numpy as np
 
 from mediamesh.agents.audio_transcriber.activity import FRAME, FRAME_SECONDS
 from mediamesh.agents.audio_transcriber.arrival import Arrival
+from mediamesh.agents.audio_transcriber.quiet import quietest
 from mediamesh.agents.audio_transcriber.recogniser import LONGEST_SECONDS
 from mediamesh.agents.audio_transcriber.results import placed, segment_of, transcript_chunk
-from mediamesh.agents.audio_transcriber.segments import MARGIN, Segmenter, quietest
+from mediamesh.agents.audio_transcriber.segments import MARGIN, Segmenter
 from mediamesh.agents.audio_transcriber.sound import RATE
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ _PARTIAL_FRAMES = round(0.5 / FRAME_SECONDS)  # new speech that is worth a parti
 _SETTLES = round(0.3 * RATE)  # silence after which speech may have ended
 _WAITING = 4  # segments that have ended and not been heard
 _LONGEST = int(LONGEST_SECONDS * RATE)
-_CUT_WITHIN = 10 * RATE
+_CUT_WITHIN, _CUT_SECONDS = 10 * RATE, 0.3
 
 
 class Course:
@@ -78,7 +79,7 @@ class Course:
                 await self._end(ended)
             elif (segment := self._segmenter.open) and len(segment.voiced) * FRAME >= _LONGEST:
                 begin = segment.start + _LONGEST - _CUT_WITHIN
-                place = begin + quietest(self._between(begin, segment.start + _LONGEST))
+                place = begin + quietest(self._between(begin, segment.start + _LONGEST), _CUT_SECONDS)
                 await self._end(self._segmenter.cut(segment.start + (place - segment.start) // FRAME * FRAME))
         self._forget()
         self._news.set()

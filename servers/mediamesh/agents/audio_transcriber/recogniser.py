@@ -63,7 +63,7 @@ class Recogniser:
         said = await self._hear(samples, seconds, most, timeout=timeout)
         if said.goes_on or said.is_doubtful:
             said = await self._hear(samples, _WHOLE_SECONDS, most, timeout=timeout)
-        return words_of(*said.without_repeats(sure=True))
+        return words_of(*said.without_repeats(sure=True), samples)
 
     async def glimpse(
         self, samples: Samples, known: Sequence[Token], known_seconds: float, *, timeout: float | None
@@ -79,7 +79,7 @@ class Recogniser:
         most = _TOKENS + _TOKENS_PER_SECOND * (len(samples) / RATE - known_seconds)
         seconds = _length(samples, silence=_GLIMPSE_SILENCE_SECONDS, least=_GLIMPSE_LEAST_SECONDS)
         said = await self._hear(samples, seconds, most, known=known, timeout=timeout)
-        return words_of(*said.without_repeats(sure=False))
+        return words_of(*said.without_repeats(sure=False), samples)
 
     async def _hear(
         self,

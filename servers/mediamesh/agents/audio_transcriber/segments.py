@@ -5,24 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from mediamesh.agents.audio_transcriber.activity import FRAME, FRAME_SECONDS
 from mediamesh.agents.audio_transcriber.hypothesis import Hypothesis
 from mediamesh.agents.audio_transcriber.sound import RATE
 
 if TYPE_CHECKING:
-    from mediamesh.agents.audio_transcriber.sound import Samples
     from mediamesh.agents.audio_transcriber.words import Word
 
-__all__ = ["MARGIN", "Segment", "Segmenter", "quietest"]
+__all__ = ["MARGIN", "Segment", "Segmenter"]
 
 MARGIN = round(0.2 * RATE / FRAME) * FRAME
 """Samples about the speech that belong to a segment: sounds begin and end softly."""
 
 _BEGINS, _GOES_ON = 0.5, 0.35  # probabilities: the second is lower, so that a segment does not flicker
 _LEAST_FRAMES = 3  # so many in a row, 96 ms, make speech: a click does not
-_QUIET = round(0.3 * RATE)
 
 
 @dataclass(slots=True)
@@ -115,11 +111,3 @@ class Segmenter:
     def _next(self) -> int:
         self._count += 1
         return self._count - 1
-
-
-def quietest(samples: Samples) -> int:
-    """Return the middle of the quietest 0.3 s, in samples from the first."""
-    if len(samples) <= _QUIET:
-        return len(samples) // 2
-    sums = np.concatenate([[0.0], np.cumsum(samples.astype(np.float64) ** 2)])
-    return int((sums[_QUIET:] - sums[:-_QUIET]).argmin()) + _QUIET // 2

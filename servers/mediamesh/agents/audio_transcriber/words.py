@@ -6,18 +6,25 @@ The path through the alignment is found by dynamic time warping, as OpenAI's Whi
 from __future__ import annotations
 
 import unicodedata
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from mediamesh.agents.audio_transcriber.quiet import quietest
+from mediamesh.agents.audio_transcriber.sound import RATE
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from mediamesh.agents.audio_transcriber.sound import Samples
 
     Array = np.ndarray[Any, Any]
 
 __all__ = ["PLACE_SECONDS", "Token", "Word", "starts", "words_of"]
 
 PLACE_SECONDS = 0.02
+_PAUSE_SECONDS = 0.06
 _MEDIAN = 7  # places over which a look is smoothed
 
 
@@ -56,18 +63,34 @@ class Word(NamedTuple):
         return sum(token.probability for token in self.tokens) / len(self.tokens)
 
 
-def words_of(tokens: Sequence[Token], begins: Sequence[float]) -> list[Word]:
+def words_of(tokens: Sequence[Token], begins: Sequence[float], sound: Samples) -> list[Word]:
     """Return the words that tokens make.
 
     Args:
         tokens: A text.
         begins: When each token begins, and one more: when the last ends; in seconds.
+        sound: What was heard.
     """
-    words = []
+    words, start = [], begins[0]
     for first, beyond in _parts(tokens):
         if text := _text("".join(token.piece for token in tokens[first:beyond])).strip():
-            words.append(Word(text, begins[first], begins[beyond], tuple(tokens[first:beyond])))
+            end = _end(tokens[first:beyond], begins[first : beyond + 1], sound)
+            words.append(Word(text, start, end, tuple(tokens[first:beyond])))
+            start = end
     return words
+
+
+def _end(tokens: Sequence[Token], begins: Sequence[float], sound: Samples) -> float:
+    """Return when a word ends, and the next one begins.
+
+    Punctuation has no sound: its step looks at the pause, and on to the next word, which then has no time left. So the
+    word ends where it is quietest meanwhile.
+    """
+    marks = len(list(takewhile(lambda token: _is_punctuation(_text(token.piece).strip()), reversed(tokens))))
+    if not marks or marks == len(tokens):
+        return begins[-1]
+    begin, end = begins[-1 - marks], begins[-1]
+    return begin + quietest(sound[int(begin * RATE) : int(end * RATE)], _PAUSE_SECONDS) / RATE
 
 
 def _parts(tokens: Sequence[Token]) -> list[tuple[int, int]]:
