@@ -47,7 +47,7 @@ def image(**reference):
     return value_pb2.Value(media=media)
 
 
-def place(cache, *, manifest=CACHED, node=NODE, **opening):
+def place(cache, *, manifest: manifest_pb2.Manifest | None = CACHED, node=NODE, **opening):
     return cache.place(manifest, node, OpenRun(agent_id="t.t", **opening))
 
 
@@ -117,6 +117,7 @@ def test_media_count_by_their_bytes_and_not_by_where_they_lie() -> None:
     here = place(cache, inputs={"image": image(url="s3://a", sha256="1" * 64)})
     assert here == place(cache, inputs={"image": image(url="s3://b", sha256="1" * 64)})
     assert here != place(cache, inputs={"image": image(url="s3://a", sha256="2" * 64)})
+    assert here is not None
     assert here.key.startswith("mm:proc:t.t:")
     assert here.seconds == 3600
     assert place(cache, inputs={"image": image(url="s3://a")}) is None
@@ -129,7 +130,9 @@ def test_only_what_depends_on_values_alone_is_kept() -> None:
     assert place(cache, manifest=None) is None
     assert place(ResultCache(None, max_bytes=100)) is None
     assert place(cache, node=flow_pb2.FlowNode(type="t.t", cache=False)) is None
-    assert place(cache, manifest=manifest_pb2.Manifest(id="t.t"), node=flow_pb2.FlowNode(type="t.t", cache=True))
+    assert (
+        place(cache, manifest=manifest_pb2.Manifest(id="t.t"), node=flow_pb2.FlowNode(type="t.t", cache=True)) is None
+    )
     newer = manifest_pb2.Manifest(id="t.t", version="1.0.1", cache=CACHED.cache)
     assert place(cache, manifest=newer) != place(cache)
 

@@ -75,12 +75,12 @@ class ResultCache:
     def place(self, manifest: Manifest | None, node: FlowNode, opening: OpenRun) -> Place | None:
         """Return where the result of a node belongs; None where it may not come from the cache.
 
-        That is so where neither its flow nor else its agent's manifest allows it, where it takes streams, and where the
-        identity of its media is not known.
+        That is so where its agent's manifest does not allow it or its flow forbids it, where it takes streams, and
+        where the identity of its media is not known.
         """
         if self.results is None or manifest is None or opening.stream_inputs:
             return None
-        if not (node.cache if node.HasField("cache") else manifest.cache.enabled):
+        if not manifest.cache.enabled or (node.HasField("cache") and not node.cache):
             return None
         identity = _identity(manifest, opening)
         if identity is None:
