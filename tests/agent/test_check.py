@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import asyncio
+import json
+import sys
+
 import pytest
 
 from mediamesh.agent.check import Verdict, check_names, check_server
@@ -103,3 +107,30 @@ async def test_nothing_listening_is_a_failed_check() -> None:
     (finding,) = [finding async for finding in check_server("127.0.0.1:1", seconds=0.3)]
     assert finding.check == "reachable"
     assert finding.verdict is Verdict.FAILED
+
+
+async def command(*arguments: str) -> tuple[int | None, str]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "mediamesh.cli.main", "agent", "check", *arguments,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    printed, _ = await process.communicate()
+    return process.returncode, printed.decode()
+
+
+async def test_the_command_says_what_is_broken_and_fails() -> None:
+    asked = ("--only", "output-types", "--only", "sequences")
+    async with servers.serving(servers.WrongType) as address:
+        code, printed = await command(address, *asked)
+        assert code == 1, printed
+        assert "count takes number, got string." in printed
+        assert "2 passed, 1 failed." in printed
+        code, printed = await command(address, "--json", "--only", "sequences", "--input", "name=b", "--param", "top=2")
+    assert code == 0, printed
+    assert [json.loads(line)["verdict"] for line in printed.splitlines()] == ["passed", "passed"]
+
+
+async def test_the_command_refuses_what_it_does_not_know() -> None:
+    code, printed = await command("127.0.0.1:1", "--only", "everything")
+    assert code == 1
+    assert "there is no check everything" in printed

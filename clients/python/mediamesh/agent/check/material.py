@@ -11,7 +11,7 @@ from mediamesh.api.agent.v1.agent_service_pb2 import OpenRun, PinChunk, PinEnd, 
 from mediamesh.api.agent.v1.pin_pb2 import PinType
 from mediamesh.api.agent.v1.value_pb2 import Value
 from mediamesh.api.media.v1.media_pb2 import MediaType, MediaValue
-from mediamesh.api.stream.v1.chunk_pb2 import Chunk, Media, MediaEncoding, MediaMetadata, TextContent
+from mediamesh.api.stream.v1.chunk_pb2 import Chunk, Media, MediaEncoding, MediaMetadata, Snapshot, TextContent
 from mediamesh.wire.errors import InvalidRequest
 from mediamesh.wire.pins import MEDIA_TYPES, accepts, type_name
 
@@ -41,7 +41,7 @@ class Sample(NamedTuple):
 
 
 def candidates(manifest: Manifest, given: Mapping[str, Value], params: struct_pb2.Struct) -> Iterator[Sample]:
-    """Yield runs to try: with what must be there, with one optional input more, with all.
+    """Yield runs to try: with all inputs, with one of the optional ones, with none of them.
 
     Args:
         manifest: What the agent takes.
@@ -52,12 +52,13 @@ def candidates(manifest: Manifest, given: Mapping[str, Value], params: struct_pb
         InvalidRequest: a value for a required pin cannot be made up.
     """
     needed = [pin for pin in manifest.inputs if not pin.optional or pin.name in given]
-    optional = [pin for pin in manifest.inputs if pin.optional and pin.name not in given]
-    yield _sample(manifest, needed, given, params)
-    for pin in optional:
-        yield _sample(manifest, [*needed, pin], given, params)
+    optional = [pin for pin in manifest.inputs if pin.optional and pin.name not in given and _can_make(pin)]
+    yield _sample(manifest, [*needed, *optional], given, params)
     if len(optional) > 1:
-        yield _sample(manifest, [*needed, *optional], given, params)
+        for pin in optional:
+            yield _sample(manifest, [*needed, pin], given, params)
+    if optional:
+        yield _sample(manifest, needed, given, params)
 
 
 def stream_frames(pins: list[Pin], texts: Mapping[str, str] | None = None) -> list[RunRequest]:
@@ -74,6 +75,8 @@ def stream_frames(pins: list[Pin], texts: Mapping[str, str] | None = None) -> li
 
 def chunk(pin: Pin, number: int, text: str = _TEXT, *, size: int = 0) -> Chunk:
     """Return a chunk that the stream pin takes: a tenth of a second of sound where it wants audio, else text.
+
+    A text that is a JSON object becomes a snapshot, as results come on streams.
 
     Args:
         pin: The pin.
@@ -92,6 +95,11 @@ def chunk(pin: Pin, number: int, text: str = _TEXT, *, size: int = 0) -> Chunk:
             metadata=MediaMetadata(mime_type=f"audio/pcm;rate={_RATE_HZ}"),
         )
         return Chunk(sequence_number=number, media=media)
+    if text.startswith("{"):
+        try:
+            return Chunk(sequence_number=number, snapshot=Snapshot(data=json_format.Parse(text, struct_pb2.Value())))
+        except json_format.ParseError as error:
+            raise InvalidRequest.of_field(f"--input {pin.name}", f"is no JSON: {error}") from None
     repeated = f"{text} " * (size // (len(text.encode()) + 1)) or text
     return Chunk(sequence_number=number, content=TextContent(text=repeated))
 
@@ -152,6 +160,13 @@ def _sample(manifest: Manifest, pins: list[Pin], given: Mapping[str, Value], par
             opening.params.fields[param.name].CopyFrom(_as_json(made_up(param)))
     texts = {name: value.text for name, value in given.items() if value.HasField("text")}
     return Sample(opening, stream_frames(streams, texts))
+
+
+def _can_make(pin: Pin) -> bool:
+    try:
+        return bool(made_up(pin))
+    except InvalidRequest:
+        return False
 
 
 def _as_json(value: Value) -> struct_pb2.Value:
