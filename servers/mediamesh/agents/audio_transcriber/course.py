@@ -108,7 +108,7 @@ class Course:
     async def _partial(self, segment: Segment) -> None:
         """Give what has been said of a segment so far."""
         spoken_until, now = segment.spoken_until, _now(segment)
-        segment.heard_frames = segment.spoken_frames
+        segment.heard_frames, segment.heard_until = segment.spoken_frames, now
         if now - spoken_until >= _SETTLES:
             await self._hear(segment, spoken_until + MARGIN)
             segment.settled_at = spoken_until
@@ -122,12 +122,14 @@ class Course:
             hypothesis.take(placed(segment, heard, begin), now / RATE)
             segment.words = hypothesis.words
         if segment.words:
-            await self._run.emit("transcript", transcript_chunk(segment_of(segment, segment.words), final=False))
+            await self._run.emit(
+                "transcript", transcript_chunk(segment_of(segment, segment.words, final=False), final=False)
+            )
 
     async def _finish(self, segment: Segment) -> None:
         if segment.settled_at != segment.spoken_until:
             await self._hear(segment, segment.end or _now(segment))
-        result = segment_of(segment, segment.words)
+        result = segment_of(segment, segment.words, final=True)
         if segment.words:
             self._finished.append(result)
         await self._run.emit("transcript", transcript_chunk(result, final=True))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf import json_format
 
-from mediamesh.agents.audio_transcriber.activity import FRAME, FRAME_SECONDS
+from mediamesh.agents.audio_transcriber.activity import FRAME_SECONDS
 from mediamesh.agents.audio_transcriber.sound import RATE
 from mediamesh.api.stream.v1.chunk_pb2 import Chunk
 
@@ -46,9 +46,15 @@ def _within_speech(segment: Segment, word: Word) -> Word:
     return word._replace(start=start, end=max(start, end))
 
 
-def segment_of(segment: Segment, words: Sequence[Word]) -> dict[str, Any]:
-    """Return a segment as JSON has it; times in seconds from the start of the sound."""
-    end = segment.end if segment.end is not None else segment.start + len(segment.voiced) * FRAME
+def segment_of(segment: Segment, words: Sequence[Word], *, final: bool) -> dict[str, Any]:
+    """Return a segment as JSON has it; times in seconds from the start of the sound.
+
+    Args:
+        segment: Which.
+        words: What was said in it.
+        final: Whether it ends where it ends, or where it was heard until.
+    """
+    end = segment.end if final and segment.end is not None else segment.heard_until
     return {
         "segment": segment.index,
         "start": round(segment.start / RATE, 3),

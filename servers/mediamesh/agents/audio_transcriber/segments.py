@@ -40,6 +40,7 @@ class Segment:
     end: int | None = None
     # What the recogniser keeps here.
     heard_frames: int = 0
+    heard_until: int = 0
     settled_at: int = -1
     words: list[Word] = field(default_factory=list)
     hypothesis: Hypothesis = field(init=False)
