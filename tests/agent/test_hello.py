@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import signal
 import sys
@@ -14,7 +15,7 @@ from mediamesh.agent.testing import run_agent
 from mediamesh.api.agent.v1.agent_service_pb2 import OpenRun
 from mediamesh.client import connect
 from mediamesh.client.agents import AgentClient
-from mediamesh.wire.errors import InvalidRequest
+from mediamesh.wire.errors import InvalidRequest, Unavailable
 
 EXAMPLES = Path(__file__).parents[2] / "clients/examples/agents"
 
@@ -77,3 +78,39 @@ async def test_a_wrong_manifest_is_told_before_anything_is_served(tmp_path) -> N
     _, error = await process.communicate()
     assert process.returncode == 2
     assert "hello_agent.yaml:6: inputs[0].type: must be one of string" in error.decode()
+
+
+@pytest.mark.stack
+async def test_a_server_for_one_run_ends_after_it() -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(EXAMPLES / "hello_agent.py"),
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "MEDIAMESH_AGENT_MAX_RUNS": "1"},
+    )
+    assert process.stderr is not None
+    try:
+        async with asyncio.timeout(30):
+            port = re.search(r"127\.0\.0\.1:(\d+)", (await process.stderr.readline()).decode())
+            assert port is not None
+            async with connect(port[0]) as channel:
+                opening = OpenRun(agent_id="example.hello")
+                opening.inputs["name"].text = "Ada"
+                frames = [frame async for frame in AgentClient(channel).run(opening)]
+            assert frames[-1].HasField("finished")
+            assert await process.wait() == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def test_a_server_that_did_all_its_runs_takes_no_more(hello) -> None:
+    async with serving_agents(AgentSettings(max_runs=1), hello) as port, connect(f"127.0.0.1:{port}") as channel:
+        opening = OpenRun(agent_id="example.hello")
+        opening.inputs["name"].text = "Ada"
+        client = AgentClient(channel)
+        assert [frame async for frame in client.run(opening)][-1].HasField("finished")
+        with pytest.raises(Unavailable, match="max_runs"):
+            async for _ in client.run(opening):
+                pass

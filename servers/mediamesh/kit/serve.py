@@ -134,9 +134,9 @@ async def _set(status: health.aio.HealthServicer, known: dict[str, bool], name: 
         await status.set(name, state.SERVING if well else state.NOT_SERVING)
 
 
-async def until_signalled() -> None:
-    """Wait for SIGTERM or SIGINT."""
-    stop = asyncio.Event()
+async def until_signalled(stop: asyncio.Event | None = None) -> None:
+    """Wait for SIGTERM or SIGINT, or for an event that is set for another reason."""
+    stop = stop or asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Mapping
 
     from mediamesh.agent.agent import Agent
+    from mediamesh.agent.host import AgentHost
     from mediamesh.api.agent.v1.manifest_pb2 import Manifest
 
 __all__ = ["agents_part", "main", "serving_agents"]
@@ -38,6 +39,12 @@ async def agents_part(settings: AgentSettings, *agents: Agent) -> AsyncGenerator
     Raises:
         InvalidManifest: a manifest is wrong, or two agents have the same id.
     """
+    async with _hosted(settings, agents) as (_, part):
+        yield part
+
+
+@asynccontextmanager
+async def _hosted(settings: AgentSettings, agents: Iterable[Agent]) -> AsyncGenerator[tuple[AgentHost, Part]]:
     described = _described(agents)
     async with AsyncExitStack() as stack:
         media = None
@@ -45,9 +52,12 @@ async def agents_part(settings: AgentSettings, *agents: Agent) -> AsyncGenerator
             media = MediaClient(await stack.enter_async_context(connect(settings.media_address)))
         host = await stack.enter_async_context(hosting(settings, described, media))
         servicer = AgentServicer(host, settings)
-        yield Part(
-            services=["mediamesh.api.agent.v1.AgentService"],
-            register=lambda server: add_AgentServiceServicer_to_server(servicer, server),
+        yield (
+            host,
+            Part(
+                services=["mediamesh.api.agent.v1.AgentService"],
+                register=lambda server: add_AgentServiceServicer_to_server(servicer, server),
+            ),
         )
 
 
@@ -59,7 +69,9 @@ async def serving_agents(settings: AgentSettings, *agents: Agent) -> AsyncGenera
 
 
 def main(*agents: Agent) -> None:
-    """Serve the agents until SIGTERM or Ctrl-C; exits with 2 when a setting or a manifest is wrong.
+    """Serve the agents until SIGTERM, Ctrl-C, or the end of the last of ``max_runs``.
+
+    Exits with 2 when a setting or a manifest is wrong.
 
     Settings are read from ``MEDIAMESH_AGENT_*``, such as ``MEDIAMESH_AGENT_PORT``.
     """
@@ -75,9 +87,9 @@ def main(*agents: Agent) -> None:
 
 
 async def _serve(settings: AgentSettings, names: Iterable[str], agents: Iterable[Agent]) -> None:
-    async with serving_agents(settings, *agents) as port:
+    async with _hosted(settings, agents) as (host, part), serving(settings, part) as port:
         _LOG.info("%s on %s:%d", ", ".join(names), settings.host, port)
-        await until_signalled()
+        await until_signalled(host.spent)
 
 
 def _described(agents: Iterable[Agent]) -> Mapping[str, tuple[Agent, Manifest]]:

@@ -25,6 +25,7 @@ from mediamesh.wire.errors import (
     MeshError,
     NotFound,
     Overloaded,
+    Unavailable,
 )
 
 if TYPE_CHECKING:
@@ -74,7 +75,11 @@ async def hosting(
 
 
 class AgentHost:
-    """The agents of one server, by id."""
+    """The agents of one server, by id.
+
+    Attributes:
+        spent: Set when the last of the runs that the server is for has ended.
+    """
 
     def __init__(
         self,
@@ -86,6 +91,8 @@ class AgentHost:
         self._agents = agents
         self._media = MediaSource(media, max_bytes=settings.max_media_bytes)
         self._most = settings.max_concurrent_runs
+        self._left = settings.max_runs or None
+        self.spent = asyncio.Event()
         self._tasks = tasks
         self._running: set[asyncio.Task[None]] = set()
 
@@ -109,6 +116,7 @@ class AgentHost:
 
         Raises:
             Overloaded: as many runs as the server takes are in progress.
+            Unavailable: it has done all the runs that it was for.
         """
         if len(self._running) >= self._most:
             raise Overloaded.retry(
@@ -116,11 +124,20 @@ class AgentHost:
                 _RETRY_SECONDS,
                 limit=self._most,
             )
+        if self._left is not None:
+            if not self._left:
+                raise Unavailable("This agent server has done all the runs that it was for (max_runs); run elsewhere.")
+            self._left -= 1
         pipe: Pipe[RunResponse] = Pipe(messages=_PENDING_FRAMES, size_bytes=_PENDING_BYTES)
         task = self._tasks.create_task(self._drive(frames, pipe, seconds))
         self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        task.add_done_callback(self._over)
         return ActiveRun(pipe, task)
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        if not (self._left is None or self._left or self._running):
+            self.spent.set()
 
     def cancel_all(self) -> None:
         """Cancel every run."""

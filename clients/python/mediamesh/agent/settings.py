@@ -22,6 +22,9 @@ class AgentSettings(ServerSettings):
     max_concurrent_runs: int = Field(
         default=1000, ge=1, le=100_000, description="Runs in progress at once; the next is refused."
     )
+    max_runs: int = Field(
+        default=0, ge=0, description="Runs after which the server ends by itself, as a Job does; 0 for no end."
+    )
     max_media_bytes: int = Field(
         default=100 * 1024 * 1024, ge=1, description="Most bytes of one media value that a run may download."
     )
