@@ -73,6 +73,7 @@ MANIFESTS = [
         [pin("large", NUMBER)],
         cache=manifest_pb2.CachePolicy(enabled=True),
     ),
+    manifest("test.moody", [], [pin("text", STRING)]),
     manifest("test.join", [pin("a", JSON), pin("b", JSON)], [pin("text", STRING)]),
     manifest("test.list", [], [pin("list", JSON)]),
     manifest_pb2.Manifest(id="test.needy", version="1.0.0", params=[pin("name", STRING)]),
@@ -235,6 +236,13 @@ class Agents(agent_service_pb2_grpc.AgentServiceServicer):
     async def outliving(self, opened, frames):
         yield chunk(1)
         raise StreamTimeout("The answer took too long.")
+
+    async def moody(self, opened, frames):
+        """Say something else at each try; at the first, go on until `end` has begun with what was said."""
+        run, attempt = opened.context.execution_id, opened.context.attempt
+        yield text("hello" if attempt == 1 else "hi")
+        if attempt == 1:
+            await self.until(lambda: (run, "end") in self.tries)
 
     thumbnail = viewer
 

@@ -124,7 +124,7 @@ class Takeover:
         past = Execution()
         past.CopyFrom(stored.execution)
         recall = Recall(self._store, past)
-        sizes, first = await self._sizes(past)
+        sizes, first = await self._read(past, recall)
         needed = recall.first_needed()
         if needed is not None and needed < first - 1:
             lost = f"{_GONE}, and its log has lost the events before {first}, which who goes on would need."
@@ -148,12 +148,14 @@ class Takeover:
         self._running.drive(self._factory.make(execution, fence=stored.fence + 1, recall=recall, sizes=sizes))
         await self._end_streams(open_streams(past), Unavailable("taken over"))
 
-    async def _sizes(self, execution: Execution) -> tuple[list[int], int]:
-        """Return the sizes of the events in a log, and the sequence of the first of them."""
+    async def _read(self, execution: Execution, recall: Recall) -> tuple[list[int], int]:
+        """Read a log; return the sizes of its events, and the sequence of the first of them."""
         sizes, first, position = list[int](), 0, 0
         while page := await self._store.read(execution.execution_id, position, _PAGE):
             first = first or page[0].sequence
-            sizes += [event.ByteSize() for event in page]
+            for event in page:
+                sizes.append(event.ByteSize())
+                recall.learn(event)
             position = page[-1].sequence
         return sizes, first or 1
 

@@ -80,7 +80,10 @@ class Graph:
         dangerous = hazards(flow)
         self._inboxes = {node.id: _inbox(node, flow, dangerous, bounds) for node in flow.nodes}
         targets = targets_of(flow, self._inboxes)
-        self._outboxes = {node.id: Outbox(node, targets, journal, broadcast) for node in flow.nodes}
+        self._outboxes = {
+            node.id: Outbox(node, targets, journal, broadcast, told=recall.told(node.id) if recall else None)
+            for node in flow.nodes
+        }
         self._failed = False
         self._cached: set[str] = set()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from mediamesh.api.agent.v1 import agent_service_pb2, pin_pb2, value_pb2
@@ -44,10 +44,28 @@ class Capture:
 
 
 class Outbox:
-    """The output pins of one node in one run."""
+    """The output pins of one node in one run.
 
-    def __init__(self, node: FlowNode, targets: Targets, journal: Journal, broadcast: Broadcast) -> None:
+    Args:
+        node: The node.
+        targets: Where everything goes that leaves a pin.
+        journal: Told of everything that leaves.
+        broadcast: Where streams are published.
+        told: What the node gave by pin when an orchestrator ran it that is gone; a value that others may have acted on
+            stays, whatever the node gives this time.
+    """
+
+    def __init__(
+        self,
+        node: FlowNode,
+        targets: Targets,
+        journal: Journal,
+        broadcast: Broadcast,
+        *,
+        told: Mapping[str, value_pb2.Value] | None = None,
+    ) -> None:
         self._node = node
+        self._told = told or {}
         self._journal = journal
         self._broadcast = broadcast
         self._pins = {pin.name: pin for pin in node.output_pins}
@@ -85,10 +103,12 @@ class Outbox:
         value = converted(value, pin)
         if problem := misfit(value, pin):
             raise AgentFailed(f"The agent gave a value that does not fit: `{name}` {problem.text}.", pin=name)
+        self._note(RunResponse(output=agent_service_pb2.PinValue(pin=name, value=value)))
+        await self._tell(name, self._told.get(name, value))
+
+    async def _tell(self, name: str, value: value_pb2.Value) -> None:
         self._done.add(name)
-        given = agent_service_pb2.PinValue(pin=name, value=value)
-        self._note(RunResponse(output=given))
-        await self._journal.record(self._node.id, node_output=given)
+        await self._journal.record(self._node.id, node_output=agent_service_pb2.PinValue(pin=name, value=value))
         self._deliver(name, value)
 
     def capture(self, max_bytes: int) -> Capture:
@@ -176,6 +196,8 @@ class Outbox:
                 continue
             if pin.type == pin_pb2.PIN_TYPE_STREAM:
                 await self.end(name)
+            elif name in self._told:
+                await self._tell(name, self._told[name])
             elif not pin.optional and self._targets[name]:
                 raise AgentFailed(f"The agent finished without a value on `{name}`.", pin=name)
             else:

@@ -1,8 +1,8 @@
-"""What nodes gave that had ended before another orchestrator took over: it is in the log, and is not made again."""
+"""What nodes gave before another orchestrator took over: it is in the log, and what has ended is not made again."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from mediamesh.api.agent.v1 import pin_pb2
@@ -13,6 +13,7 @@ from mediamesh.wire.errors import OutOfRange
 
 if TYPE_CHECKING:
     from mediamesh.api.agent.v1.agent_service_pb2 import PinChunk
+    from mediamesh.api.agent.v1.value_pb2 import Value
     from mediamesh.api.flow.v1.execution_pb2 import Execution, ExecutionEvent, NodeExecution
     from mediamesh.api.flow.v1.flow_pb2 import FlowNode
     from mediamesh.orchestrator.execution.outbox import Outbox
@@ -31,7 +32,7 @@ class Events(Protocol):
 
 
 class Recall:
-    """The past of a run: what its ended nodes gave, for nodes that go on from it.
+    """The past of a run: what its nodes gave, for nodes that go on from it.
 
     Values are in the execution. Chunks are read from the log page by page while their readers take them, for each node
     by itself: a page in common could hold a chunk that one reader has no room for before one that another waits for.
@@ -47,6 +48,19 @@ class Recall:
         self._nodes = {node.node_id: node for node in execution.nodes}
         self._flow = execution.flow
         self._ended = {node.node_id for node in execution.nodes if node_has_ended(node)}
+        self._told: dict[str, dict[str, Value]] = {}
+
+    def learn(self, event: ExecutionEvent) -> None:
+        """Take note of an event of the past; all of them have to come, in order, before the run goes on.
+
+        What a node gave that has not ended is in no place but its events.
+        """
+        if event.HasField("node_output") and event.node_id not in self._ended:
+            self._told.setdefault(event.node_id, {}).setdefault(event.node_output.pin, event.node_output.value)
+
+    def told(self, node_id: str) -> Mapping[str, Value]:
+        """Return the values by pin that a node gave that had not ended: others may have acted on them."""
+        return self._told.get(node_id, {})
 
     def has(self, node_id: str) -> bool:
         """Return whether a node had ended."""
