@@ -130,6 +130,33 @@ async def test_a_cancelled_call_leaves_the_queue_and_is_counted(one_worker, clie
     assert gate.batches == [1]
 
 
+async def test_a_request_that_is_taken_back_on_a_shared_stream_leaves_the_queue_and_its_room(
+    one_worker, client, gate
+) -> None:
+    await client.infer("double", {"x": ONES})
+    await client.models.server_metadata()
+    gate.shut()
+    async with asyncio.TaskGroup() as tasks:
+        held = tasks.create_task(client.infer("double", {"x": ONES}))
+        await gate.entered()
+        # More than a stream holds at once, and more than the queue does.
+        for taken_back in range(4, 121, 4):
+            left = [asyncio.create_task(client.infer("double", {"x": ONES * 7})) for _ in range(4)]
+            await asyncio.sleep(0)
+            for task in left:
+                task.cancel()
+            await asyncio.wait(left)
+
+            async def counted(so_many=taken_back) -> bool:
+                return await failed(one_worker) == so_many
+
+            await until(counted)
+        gate.open()
+        await held
+    assert (await client.infer("double", {"x": ONES}))["y"].tolist() == (2 * ONES).tolist()
+    assert set(gate.batches) == {1}
+
+
 async def test_a_request_whose_deadline_passes_in_the_queue_never_runs(one_worker, client, gate) -> None:
     gate.shut()
     async with asyncio.TaskGroup() as tasks:

@@ -33,6 +33,8 @@ EXTENSIONS = (
     "statistics",
     "trace",
     "logging",
+    # Ours: a request on a stream in the order of readiness is taken back by one with its id and this parameter.
+    "mediamesh_cancel",
 )
 
 

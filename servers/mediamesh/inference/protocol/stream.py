@@ -9,6 +9,7 @@ from collections import deque
 from contextlib import aclosing
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mediamesh.api.inference.v2 import inference_service_pb2 as pb
@@ -27,6 +28,7 @@ __all__ = ["Manner", "Order", "Runner", "answers"]
 _LOG = logging.getLogger(__name__)
 _FINAL = "triton_final_response"
 _EMPTY_FINAL = "triton_enable_empty_final_response"
+_CANCEL = "mediamesh_cancel"
 _ORDER_HEADER = "mediamesh-answer-order"
 _ENDS_HEADER = "triton_grpc_error"
 
@@ -136,6 +138,7 @@ class _Stream:
         self._ends_on_error = manner.ends_on_error
         self._outbox = outbox
         self._lines: dict[str, deque[_Slot]] = {}
+        self._running: dict[str, asyncio.Task[None]] = {}
 
     async def read(self, requests: AsyncIterator[bytes], running: asyncio.TaskGroup) -> None:
         """Start requests as they come and there is room for them."""
@@ -149,6 +152,9 @@ class _Stream:
         try:
             request = taken_apart(data)
             message = request.message
+            if self._order is Order.READY and _flag(message, _CANCEL):
+                self._cancel(message.id)
+                return
             kept_rules(request, len(data))
             decoupled = self._runner.decoupled(request)
             wants_end = decoupled and _flag(message, _EMPTY_FINAL)
@@ -158,7 +164,22 @@ class _Stream:
         if decoupled:
             running.create_task(self._answer_often(request, wants_end=wants_end))
         else:
-            running.create_task(self._answer(request, self._slot(message)))
+            task = running.create_task(self._answer(request, self._slot(message)))
+            if self._order is Order.READY:
+                self._running[message.id] = task
+                task.add_done_callback(partial(self._ran, message.id))
+
+    def _cancel(self, request_id: str) -> None:
+        """Take a request back: it leaves its queue, or else what it runs for is not sent; nothing answers it."""
+        if (task := self._running.get(request_id)) is not None:
+            task.cancel()
+        self._outbox.leave()
+
+    def _ran(self, request_id: str, task: asyncio.Task[None]) -> None:
+        if self._running.get(request_id) is task:
+            del self._running[request_id]
+        if task.cancelled():
+            self._outbox.leave()
 
     async def _answer(self, request: InferRequest, slot: _Slot | None) -> None:
         answer: bytes | MeshError

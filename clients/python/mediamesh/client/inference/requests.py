@@ -16,16 +16,26 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["Inputs", "Outputs", "Parameters", "packed", "request_of"]
+__all__ = ["CANCEL", "Inputs", "Outputs", "Parameters", "cancellation", "packed", "request_of"]
 
 Inputs = Mapping[str, "Array | SharedTensor"]
 # Names of the wanted outputs, or by name the number of best classes wanted, or where in shared memory it shall go.
 Outputs = Sequence[str] | Mapping[str, "int | SharedTensor"]
 Parameters = Mapping[str, bool | int | float | str]
 
+# What a request says that takes back another one; and the extension by which servers tell that they know it.
+CANCEL = "mediamesh_cancel"
 # The client sets these itself, from arguments.
 _OWN = frozenset(
-    {"priority", "sequence_end", "sequence_id", "sequence_start", "timeout", "triton_enable_empty_final_response"}
+    {
+        CANCEL,
+        "priority",
+        "sequence_end",
+        "sequence_id",
+        "sequence_start",
+        "timeout",
+        "triton_enable_empty_final_response",
+    }
 )
 
 
@@ -73,6 +83,13 @@ def packed(request: InferRequest, key: str, seconds: float | None) -> bytes:
     if seconds is not None:
         request.message.parameters["timeout"].int64_param = max(1, round(seconds * 1e6))
     return join(*request)
+
+
+def cancellation(model: str, key: str) -> bytes:
+    """Return what takes a request back that was sent under an id; only servers of ours know it."""
+    message = pb.ModelInferRequest(model_name=model, id=key)
+    message.parameters[CANCEL].bool_param = True
+    return message.SerializeToString()
 
 
 def _ask(output: pb.ModelInferRequest.InferRequestedOutputTensor, how: int | SharedTensor) -> None:

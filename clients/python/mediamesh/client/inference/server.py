@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +11,13 @@ from google.protobuf.message_factory import GetMessageClass
 
 from mediamesh.api.inference.v2 import inference_service_pb2 as pb
 from mediamesh.client.inference.answers import error_of, is_final
-from mediamesh.client.inference.requests import packed
+from mediamesh.client.inference.requests import CANCEL, packed
 from mediamesh.client.inference.stream import Stream
-from mediamesh.wire.errors import NotFound, NotImplementedByServer, Unavailable
+from mediamesh.wire.errors import MeshError, NotFound, NotImplementedByServer, Unavailable
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import AsyncGenerator, AsyncIterator, Generator
+    from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Generator
 
     import grpc
     from google.protobuf.message import Message
@@ -56,6 +56,7 @@ class Server:
         self.outstanding = self.failures = self.turn = 0
         self._tasks = tasks
         self._lacking: dict[str, float] = {}
+        self._cancels: bool | None = None
         self._streams: dict[str, Stream] = {}
         self._readers: set[asyncio.Task[None]] = set()
         # Requests are serialised here, with one copy of the tensors; the channel passes bytes on.
@@ -137,11 +138,23 @@ class Server:
         model = request.message.model_name
         stream = self._streams.get(model)
         if stream is None or stream.broken:
-            self._streams[model] = stream = Stream()
-            reader = self._tasks.create_task(stream.run(partial(self._open, metadata=_AS_READY)))
-            self._readers.add(reader)
-            reader.add_done_callback(self._readers.discard)
+            if self._cancels is None:
+                self._cancels = False
+                self._read(self._learn())
+            self._streams[model] = stream = Stream(lambda: self._cancels is True)
+            self._read(stream.run(partial(self._open, metadata=_AS_READY)))
         return await stream.ask(request, seconds)
+
+    def _read(self, work: Coroutine[Any, Any, None]) -> None:
+        reader = self._tasks.create_task(work)
+        self._readers.add(reader)
+        reader.add_done_callback(self._readers.discard)
+
+    async def _learn(self) -> None:
+        """Ask once whether it knows how a request is taken back."""
+        with suppress(MeshError):
+            told = await self.unary("ServerMetadata", pb.ServerMetadataRequest(), timeout=2)
+            self._cancels = CANCEL in told.extensions
 
     async def call(self, request: InferRequest, seconds: float | None) -> pb.ModelInferResponse:
         """Run a request in a call of its own, ModelInfer."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mediamesh.client.inference.answers import error_of
-from mediamesh.client.inference.requests import packed
+from mediamesh.client.inference.requests import cancellation, packed
 from mediamesh.wire.errors import Cancelled, MeshError, StreamInterrupted, Unavailable
 
 if TYPE_CHECKING:
@@ -24,23 +25,34 @@ __all__ = ["Stream"]
 _UNWRITTEN = 16
 
 
+@dataclass(frozen=True, slots=True)
+class _Cancellation:
+    """Takes a request back; few bytes, one at most for each request, and so beside the room for requests."""
+
+    data: bytes
+
+
 class Stream:
     """Carries requests to a server, and finds the caller of each answer by its id.
 
     Attributes:
         broken: It has ended; open another.
+
+    Args:
+        cancels: Tells whether the server knows how a request is taken back.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, cancels: Callable[[], bool]) -> None:
         self.broken = False
+        self._cancels = cancels
         self._ids = itertools.count(1)
-        self._unwritten: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._unwritten: asyncio.Queue[bytes | _Cancellation | None] = asyncio.Queue()
         self._room = asyncio.Semaphore(_UNWRITTEN)
         self._waiting: dict[str, asyncio.Future[pb.ModelInferResponse]] = {}
         self._ended: MeshError = Unavailable("The inference server ended the stream before it answered; try again.")
 
     async def ask(self, request: InferRequest, seconds: float | None) -> pb.ModelInferResponse:
-        """Send a request and wait for its answer.
+        """Send a request and wait for its answer; who stops waiting takes the request back.
 
         Raises:
             Unavailable: the stream broke off before the answer.
@@ -49,13 +61,17 @@ class Stream:
         answer: asyncio.Future[pb.ModelInferResponse] = asyncio.get_running_loop().create_future()
         key = str(next(self._ids))
         self._waiting[key] = answer
+        sent = False
         try:
             await self._room.acquire()
             if not answer.done():
                 self._unwritten.put_nowait(packed(request, key, seconds))
+                sent = True
             return await answer
         finally:
             del self._waiting[key]
+            if sent and answer.cancelled() and not self.broken and self._cancels():
+                self._unwritten.put_nowait(_Cancellation(cancellation(request.message.model_name, key)))
             if answer.done() and not answer.cancelled():
                 answer.exception()  # retrieved, in case the wait for room was what ended
 
@@ -92,5 +108,8 @@ class Stream:
 
     async def _requests(self) -> AsyncIterator[bytes]:
         while (request := await self._unwritten.get()) is not None:
-            yield request
-            self._room.release()
+            if isinstance(request, _Cancellation):
+                yield request.data
+            else:
+                yield request
+                self._room.release()
