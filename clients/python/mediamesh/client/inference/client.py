@@ -137,7 +137,8 @@ class InferenceClient:
     ) -> Answer:
         """Run a model once in a call of its own, ModelInfer; arguments, answer and errors are those of :meth:`infer`.
 
-        It costs more than a place on the stream, and cancelling it takes the request out of the server's queue.
+        It costs more than a place on the stream, and cancelling it takes the request out of the queue of any server;
+        on the stream only servers of ours take a request back.
         """
         request = request_of(model, inputs, version=version, outputs=outputs, priority=priority, parameters=parameters)
         return Answer(await self._once(request, Server.call, timeout, _shared(inputs, outputs)), _elsewhere(outputs))
