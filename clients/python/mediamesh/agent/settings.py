@@ -16,6 +16,12 @@ class AgentSettings(ServerSettings):
 
     section: ClassVar[str] = "agent"
 
+    read_ahead_bytes: int | None = Field(
+        default=262_144,
+        ge=65_536,
+        le=1 << 24,
+        description="Bytes taken from each run's streams before they are read; unset lets gRPC choose, up to megabytes.",
+    )
     media_address: str = Field(
         default="", description="host:port of the media service; empty for agents that take no media."
     )

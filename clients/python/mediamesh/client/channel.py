@@ -23,7 +23,7 @@ CORE_FAILURE = "Internal error from Core"
 _STATUS_KEY = "grpc-status-details-bin"
 
 
-def connect(target: str, *, keepalive_seconds: float = 60.0) -> grpc.aio.Channel:
+def connect(target: str, *, keepalive_seconds: float = 60.0, read_ahead_bytes: int | None = None) -> grpc.aio.Channel:
     """Return a channel to ``host:port``; close it, or use it as an async context manager.
 
     Args:
@@ -31,7 +31,11 @@ def connect(target: str, *, keepalive_seconds: float = 60.0) -> grpc.aio.Channel
         keepalive_seconds: Silence after which the connection is tried while calls run on it; one that does not answer
             within as much again, 20 s at most, is given up. Servers of other people may refuse to be asked more often
             than every five minutes.
+        read_ahead_bytes: How much of each call may come before it is read; None for what gRPC finds out, which may be
+            megabytes.
     """
+    # As long as gRPC measures the bandwidth, it lets windows grow.
+    windows = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", read_ahead_bytes)]
     return grpc.aio.insecure_channel(
         target.removeprefix("http://"),
         options=[
@@ -46,6 +50,7 @@ def connect(target: str, *, keepalive_seconds: float = 60.0) -> grpc.aio.Channel
             # A server that restarts is found again within a second, not after grpc's two minutes.
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 1_000),
+            *(windows if read_ahead_bytes is not None else ()),
         ],
         interceptors=[_UnaryUnary(), _UnaryStream(), _StreamUnary(), _StreamStream()],
     )
