@@ -73,10 +73,10 @@ class Durations:
 
 def account(execution: Execution, durations: Durations) -> None:
     """Count what the end of a run saved and wasted, and learn from what succeeded."""
-    for node in cancelled_nodes(execution, durations):
-        _NODES.add(1, {"agent_id": node.agent_id, "began": node.began})
-        _WASTED.add(node.wasted_seconds, {"agent_id": node.agent_id})
-        _SAVED.add(node.saved_seconds, {"agent_id": node.agent_id})
+    for cancelled in cancelled_nodes(execution, durations):
+        _NODES.add(1, {"agent_id": cancelled.agent_id, "began": cancelled.began})
+        _WASTED.add(cancelled.wasted_seconds, {"agent_id": cancelled.agent_id})
+        _SAVED.add(cancelled.saved_seconds, {"agent_id": cancelled.agent_id})
     for known, node in zip(execution.flow.nodes, execution.nodes, strict=True):
         if node.state == NODE_STATE_SUCCEEDED and not node.cached:
             durations.learn(known.type, _seconds(node))
