@@ -41,12 +41,13 @@ def media(data: bytes, kind=MediaType.MEDIA_TYPE_AUDIO) -> MediaValue:
 
 async def converted(data: bytes, **params) -> bytes:
     agent = AudioConverter(max_sounds=1, max_bytes=10_000_000)
-    return (await run_agent(agent, {"audio": media(data)}, params))["audio"]
+    made: bytes = (await run_agent(agent, {"audio": media(data)}, params))["audio"]
+    return made
 
 
 def decoded(data: bytes):
     """Return samples [channels, samples] in -1..1, and the rate."""
-    with av.open(BytesIO(data)) as file:
+    with av.open(BytesIO(data), "r") as file:
         frames = [frame.to_ndarray() for frame in file.decode(audio=0)]
         stream = file.streams.audio[0]
         flat = np.concatenate(
@@ -182,8 +183,8 @@ async def test_a_file_is_read_while_it_is_converted_and_not_held() -> None:
     class Counting(io.BytesIO):
         most = 0
 
-        def read(self, size=-1):
-            self.most = max(self.most, size)
+        def read(self, size=-1, /):
+            self.most = max(self.most, size or -1)
             return super().read(size)
 
     source = Counting(sound())

@@ -21,7 +21,7 @@ class Source:
         self.open = asyncio.Event()
         self.open.set()
         self.asked = asyncio.Event()
-        self.failures = list[Exception]()
+        self.failures: list[Exception] = []
 
     async def __call__(self, offset, limit):
         self.ranges.append((offset, limit))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from google.api import annotations_pb2
@@ -29,7 +30,7 @@ def test_it_has_every_address_of_the_contract_and_no_other(description) -> None:
     for file in contract().file:
         for service in file.service:
             for method in service.method:
-                rule = method.options.Extensions[annotations_pb2.http]
+                rule: Any = method.options.Extensions[cast("Any", annotations_pb2.http)]
                 for one in (rule, *rule.additional_bindings):
                     if verb := one.WhichOneof("pattern"):
                         wanted.add((verb, re.sub(r"=[^}]*}", "}", getattr(one, verb))))

@@ -148,7 +148,7 @@ async def test_a_request_that_is_taken_back_on_a_shared_stream_leaves_the_queue_
             await asyncio.wait(left)
 
             async def counted(so_many=taken_back) -> bool:
-                return await failed(one_worker) == so_many
+                return bool(await failed(one_worker) == so_many)
 
             await until(counted)
         gate.open()

@@ -16,7 +16,7 @@ from google.protobuf import json_format, struct_pb2
 
 from mediamesh.agent import Agent, AgentSettings, parse_manifest, serving_agents
 from mediamesh.api.agent.v1.value_pb2 import Value
-from mediamesh.api.flow.v1.execution_pb2 import EXECUTION_STATE_SUCCEEDED
+from mediamesh.api.flow.v1.execution_pb2 import EXECUTION_STATE_SUCCEEDED, ExecutionEvent
 from mediamesh.api.media.v1.media_pb2 import MEDIA_TYPE_AUDIO, MEDIA_TYPE_IMAGE, MediaValue
 from mediamesh.api.media.v1.media_service_pb2 import MediaPlace
 from mediamesh.cli.demo import mesh_up
@@ -66,6 +66,7 @@ def written(folder, name, nodes, edges):
 async def ended(mesh, path, inputs):
     """Run to the end; return what the nodes gave, by node and pin, and which were skipped."""
     given, skipped = {}, []
+    event = ExecutionEvent()
     async for event in mesh.flows.run(read_flow_source(path), inputs, timeout=60):
         if event.HasField("node_output"):
             given[event.node_id, event.node_output.pin] = event.node_output.value
@@ -133,7 +134,7 @@ async def test_photos_in_a_list_go_through_a_flow_in_a_flow_and_a_branch(mesh, t
         await mesh.media.upload((PHOTOS / name).read_bytes(), media_type=MEDIA_TYPE_IMAGE, place=place)
         for name in ("cat.jpg", "coffee.jpg")
     ]
-    album = json_format.ParseDict([to_object(photo) for photo in stored], struct_pb2.Value())
+    album = json_format.Parse(json.dumps([to_object(photo) for photo in stored]), struct_pb2.Value())
     given, skipped = await ended(mesh, path, {"all.file": Value(json=album)})
     shown = plain_of(given["few", "input"].json)
     assert [photo["ref"]["metadata"]["width"] for photo in shown] == [64, 64]

@@ -8,6 +8,7 @@ import httpx
 import pytest
 from websockets.asyncio.client import connect as connect_socket
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
+from websockets.typing import Origin
 
 from mediamesh.api.agent.v1.value_pb2 import Value
 from mediamesh.api.flow.v1.flow_pb2 import FlowSource
@@ -78,5 +79,5 @@ async def test_a_socket_that_cannot_be_served_says_why(mesh, ended, execution, q
 async def test_a_page_of_another_origin_gets_no_socket(mesh, ended) -> None:
     url = f"ws://{mesh.door}/v1/executions/{ended[0].execution_id}/ws"
     with pytest.raises(InvalidStatus, match="403"):
-        async with connect_socket(url, origin="https://elsewhere.example"):
+        async with connect_socket(url, origin=Origin("https://elsewhere.example")):
             pass

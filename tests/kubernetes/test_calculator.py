@@ -28,7 +28,9 @@ def test_memory_grows_with_pixels_and_seconds_of_all_inputs() -> None:
     assert calculated(SMALL, [ultra, full_hd(60)]).memory == f"{2048 * 4 * 3 // 2 + 2048}Mi"
 
 
-@pytest.mark.parametrize("facts", [MediaFacts(), MediaFacts(width=64, height=64), full_hd(1), full_hd(239)], ids=range(4))
+@pytest.mark.parametrize(
+    "facts", [MediaFacts(), MediaFacts(width=64, height=64), full_hd(1), full_hd(239)], ids=range(4)
+)
 def test_a_run_gets_no_less_than_its_profile(facts) -> None:
     assert calculated(VIDEO, [facts]) == VIDEO
 

@@ -24,9 +24,9 @@ SAY = flow(
 ).yaml
 
 
-def whole(source: FlowSource, max_nodes=100, **files: str):
+def whole(source: FlowSource, /, **files: str):
     source.files.extend(FlowFile(name=name.replace("__", "/") + ".mlab", yaml=text) for name, text in files.items())
-    return expanded(source, max_nodes=max_nodes)
+    return expanded(source, max_nodes=100)
 
 
 def checked(source: FlowSource, **files: str):

@@ -45,7 +45,8 @@ def convert(sources: Mapping[str, Path], target: Path) -> None:
 
 def _go_on(graph: onnx.GraphProto, characters: Sequence[str]) -> None:
     likely = graph.output[0].name
-    table = helper.make_tensor("characters", TensorProto.STRING, [len(characters)], [c.encode() for c in characters])
+    table = onnx.TensorProto(name="characters", data_type=TensorProto.STRING, dims=[len(characters)])
+    table.string_data.extend(character.encode() for character in characters)
     graph.initializer.append(table)
     graph.node.extend(
         [
