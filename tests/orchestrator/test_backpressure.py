@@ -63,6 +63,8 @@ class Counts:
 
 
 class Counted(Agent):
+    text = ""
+
     def __init__(self, counts) -> None:
         self.counts = counts
 
@@ -126,7 +128,6 @@ async def test_the_last_of_a_chain_holds_up_the_first(settings, size, record_pro
             await counts.let(100)
             assert await counts.still() - counts.read <= bound(size)
         record_property("ahead", counts.most_ahead)
-        print("AHEAD", size, counts.most_ahead, bound(size))
         counts.allowed = CHUNKS
         await counts.let(0)
         events = [event async for event in mesh.flows.watch(run)]

@@ -20,7 +20,7 @@ class AgentSettings(ServerSettings):
         default=262_144,
         ge=65_536,
         le=1 << 24,
-        description="Bytes taken from each run's streams before they are read; unset lets gRPC choose, up to megabytes.",
+        description="Bytes taken from a run's streams before they are read; unset lets gRPC choose, up to megabytes.",
     )
     media_address: str = Field(
         default="", description="host:port of the media service; empty for agents that take no media."
