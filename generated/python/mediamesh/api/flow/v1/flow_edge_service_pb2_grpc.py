@@ -49,7 +49,8 @@ class FlowEdgeServiceServicer:
 
     def WatchExecutionSse(self, request, context):
         """Streams the events of an execution as Server-Sent Events: `id` is the sequence, `event` the kind, `data` the event
-        as JSON; a comment is a heartbeat. The header `Last-Event-ID` resumes.
+        as JSON; a comment is a heartbeat. The header `Last-Event-ID` resumes. Where `Accept` names `application/x-ndjson`
+        alone, each event is a line of JSON, heartbeats too.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -19,7 +19,8 @@ class FlowEdgeServiceStub:
     def __init__(self, channel: _aio.Channel) -> None: ...
     WatchExecutionSse: _aio.UnaryStreamMultiCallable[_flow_service_pb2.WatchExecutionRequest, _httpbody_pb2.HttpBody]
     """Streams the events of an execution as Server-Sent Events: `id` is the sequence, `event` the kind, `data` the event
-    as JSON; a comment is a heartbeat. The header `Last-Event-ID` resumes.
+    as JSON; a comment is a heartbeat. The header `Last-Event-ID` resumes. Where `Accept` names `application/x-ndjson`
+    alone, each event is a line of JSON, heartbeats too.
     """
 
 class FlowEdgeServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -32,7 +33,8 @@ class FlowEdgeServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_flow_service_pb2.WatchExecutionRequest, _abc.AsyncIterator[_httpbody_pb2.HttpBody]],
     ) -> _abc.AsyncIterator[_httpbody_pb2.HttpBody]:
         """Streams the events of an execution as Server-Sent Events: `id` is the sequence, `event` the kind, `data` the event
-        as JSON; a comment is a heartbeat. The header `Last-Event-ID` resumes.
+        as JSON; a comment is a heartbeat. The header `Last-Event-ID` resumes. Where `Accept` names `application/x-ndjson`
+        alone, each event is a line of JSON, heartbeats too.
         """
 
 def add_FlowEdgeServiceServicer_to_server(servicer: FlowEdgeServiceServicer, server: _aio.Server) -> None: ...

@@ -23,7 +23,8 @@ export const file_mediamesh_api_flow_v1_flow_edge_service: GenFile = /*@__PURE__
 export const FlowEdgeService: GenService<{
   /**
    * Streams the events of an execution as Server-Sent Events: `id` is the sequence, `event` the kind, `data` the event
-   * as JSON; a comment is a heartbeat. The header `Last-Event-ID` resumes.
+   * as JSON; a comment is a heartbeat. The header `Last-Event-ID` resumes. Where `Accept` names `application/x-ndjson`
+   * alone, each event is a line of JSON, heartbeats too.
    *
    * @generated from rpc mediamesh.api.flow.v1.FlowEdgeService.WatchExecutionSse
    */
