@@ -107,8 +107,8 @@ def test_what_a_recorder_gives_is_brought_to_the_form_that_is_needed() -> None:
             (
                 "`a.audio` cannot feed `b.audio`: sampleRate must be 16000 Hz, is 44100; convert between them, such "
                 "as by `- {id: b-audio, type: test.converter, params: {rate: 16000, channels: 1}}` among the nodes, "
-                "and the edges `- {from: a.audio, to: b-audio.audio}` and `- {from: b-audio.sound, to: b.audio}` (there "
-                "are `test.converter`, `test.two`)."
+                "and the edges `- {from: a.audio, to: b-audio.audio}` and `- {from: b-audio.sound, to: b.audio}` "
+                "(there are `test.converter`, `test.two`)."
             ),
         ),
         (
