@@ -41,7 +41,13 @@ class Found:
 
     def add(self, event: ExecutionEvent) -> None:
         """Take the next event in."""
-        if event.WhichOneof("event") == "node_chunk" and event.node_chunk.chunk.HasField("snapshot"):
+        if event.HasField("node_started") and event.node_started.attempt > 1:
+            # What an earlier try of a node gave comes again.
+            self.frames.clear()
+            self.segments.clear()
+        # What a sink was shown; the same chunk left the node before it, too.
+        shown = event.HasField("node_chunk") and event.node_chunk.pin == "input"
+        if shown and event.node_chunk.chunk.HasField("snapshot"):
             data = to_object(event.node_chunk.chunk.snapshot).get("data")
             if isinstance(data, dict) and data.get("type") == "combined":
                 self._combined(data["result"])
