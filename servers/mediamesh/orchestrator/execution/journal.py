@@ -17,7 +17,7 @@ from mediamesh.wire.errors import AgentFailed, MeshError
 
 __all__ = ["Journal", "LogBounds"]
 
-_QUEUE = 64
+_QUEUE, _QUEUE_BYTES = 64, 4 * 1024 * 1024
 _BATCH_BYTES = 1024 * 1024
 
 
@@ -53,6 +53,8 @@ class Journal:
         self._bounds = bounds
         self._nodes = {node.node_id: node for node in execution.nodes}
         self._queue: asyncio.Queue[ExecutionEvent] = asyncio.Queue(_QUEUE)
+        self._queued_bytes = 0
+        self._has_room = asyncio.Event()
         self._sizes: deque[int] = deque(sizes)
         self._bytes = sum(self._sizes)
 
@@ -78,6 +80,10 @@ class Journal:
                 f"An output of {size} bytes does not fit an event, which has {self._bounds.event_bytes} at most.",
                 limit=self._bounds.event_bytes,
             )
+        while self._queued_bytes >= _QUEUE_BYTES:
+            self._has_room.clear()
+            await self._has_room.wait()
+        self._queued_bytes += size
         await self._queue.put(made)
 
     async def write(self) -> None:
@@ -94,6 +100,8 @@ class Journal:
                 batch.append(self._queue.get_nowait())
                 size += batch[-1].ByteSize()
             await self._append(batch)
+            self._queued_bytes -= size
+            self._has_room.set()
             for _ in batch:
                 self._queue.task_done()
 
