@@ -71,26 +71,9 @@ class BadAgents(agent_service_pb2_grpc.AgentServiceServicer):
                     yield chunk(number)
                 if opened.context.attempt == 1 and "MEDIAMESH_TEST_SECOND_LIFE" not in os.environ:
                     os.kill(os.getpid(), signal.SIGKILL)
-            case "gap":
-                yield chunk(1)
-                yield chunk(3)
-            case "after-end":
-                yield chunk(1)
-                yield pb.RunResponse(end=pb.PinEnd(pin="stream"))
-                yield chunk(2)
-            case "type":
-                yield pb.RunResponse(output=pb.PinValue(pin="text", value=value_pb2.Value(number=3)))
-            case "nothing":
-                yield pb.RunResponse(output=pb.PinValue(pin="text"))
-            case "half-media":
-                yield media(b"png", last=False)
-            case "moved-media":
-                yield media(b"png", last=False)
-                yield media(b"png", offset=1, last=True)
-            case "frame":
-                yield pb.RunResponse()
             case _:
-                yield text("well")
+                for answer in BREACHES.get(how, [text("well")]):
+                    yield answer
 
     async def flood(self, data):
         while True:
@@ -114,6 +97,18 @@ def media(data, *, last, offset=0):
     return pb.RunResponse(
         media=pb.PinMedia(pin="image", type=media_pb2.MEDIA_TYPE_IMAGE, offset=offset, data=data, last=last)
     )
+
+
+# What is not of the contract, by what is wrong with it.
+BREACHES = {
+    "gap": [chunk(1), chunk(3)],
+    "after-end": [chunk(1), pb.RunResponse(end=pb.PinEnd(pin="stream")), chunk(2)],
+    "type": [pb.RunResponse(output=pb.PinValue(pin="text", value=value_pb2.Value(number=3)))],
+    "nothing": [pb.RunResponse(output=pb.PinValue(pin="text"))],
+    "half-media": [media(b"png", last=False)],
+    "moved-media": [media(b"png", last=False), media(b"png", offset=1, last=True)],
+    "frame": [pb.RunResponse()],
+}
 
 
 @asynccontextmanager
