@@ -58,7 +58,7 @@ async def run_each(
     if manifest is None:
         raise Unavailable(f"No agent server runs `{node.type}` now.")
     elements = _elements(inbox, node.for_each.pin)
-    results = await _FanOut(agents, node, manifest, inbox, seconds).run(elements)
+    results = await _FanOut(agents, node, manifest, inbox, before=before, seconds=seconds).run(elements)
     if node.for_each.on_error == flow_pb2.ELEMENT_FAILURE_DROP:
         results = [result for result in results if result is not None]
     nothing = struct_pb2.Value(null_value=struct_pb2.NULL_VALUE)
@@ -82,11 +82,14 @@ def _elements(inbox: Inbox, pin: str) -> list[struct_pb2.Value]:
 
 
 class _FanOut:
-    def __init__(self, agents: AgentNodes, node: FlowNode, manifest: Manifest, inbox: Inbox, seconds: float) -> None:
+    def __init__(
+        self, agents: AgentNodes, node: FlowNode, manifest: Manifest, inbox: Inbox, *, before: int, seconds: float
+    ) -> None:
         self._agents = agents
         self._pin = next(pin for pin in manifest.inputs if pin.name == node.for_each.pin)
         self._node_id, self._for_each = node.id, node.for_each
         self._inbox = inbox
+        self._before = before
         self._end = monotonic() + seconds
         self._node = flow_pb2.FlowNode()
         self._node.CopyFrom(node)
@@ -139,9 +142,8 @@ class _FanOut:
             None, notes, bounds=self._agents.bounds, patience_seconds=0, later=lambda work: work.close()
         )
         agents = replace(self._agents, journal=notes, broadcast=unheard)
-        await agents.run(
-            self._node, inbox, Outbox(self._node, {}, notes, unheard), before=0, seconds=self._end - monotonic()
-        )
+        outbox = Outbox(self._node, {}, notes, unheard)
+        await agents.run(self._node, inbox, outbox, before=self._before, seconds=self._end - monotonic())
         return notes.given
 
     async def _progress(self, percent: float, message: str) -> None:
