@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from pathlib import Path
 
 import psutil
@@ -26,7 +27,14 @@ def classify() -> FlowSource:
 @pytest.fixture
 def cat() -> dict[str, Value]:
     """Return a photo of a cat, as that flow's input."""
-    return {"upload.file": Value(media=MediaValue(type=MEDIA_TYPE_IMAGE, inline=CAT.read_bytes()))}
+    return a_cat()
+
+
+def a_cat() -> dict[str, Value]:
+    """Return the same photo in bytes that no cache has seen: with a comment of its own at the begin."""
+    jpeg, note = CAT.read_bytes(), uuid.uuid4().bytes
+    unseen = jpeg[:2] + b"\xff\xfe" + (len(note) + 2).to_bytes(2, "big") + note + jpeg[2:]
+    return {"upload.file": Value(media=MediaValue(type=MEDIA_TYPE_IMAGE, inline=unseen))}
 
 
 @pytest.fixture(scope="session")

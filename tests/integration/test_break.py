@@ -15,7 +15,7 @@ from mediamesh.api.flow.v1.flow_pb2 import FlowSource
 from mediamesh.api.media.v1.media_pb2 import MEDIA_TYPE_IMAGE, MediaValue
 from mediamesh.client import Mesh
 from mediamesh.wire.errors import InvalidRequest, MeshError
-from tests.integration.conftest import CAT, server_process
+from tests.integration.conftest import CAT, a_cat, server_process
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 
@@ -98,11 +98,11 @@ async def test_a_request_beyond_the_limit_of_a_message_is_refused(door, classify
             pass
 
 
-async def test_runs_that_are_cancelled_at_any_moment_leave_nothing_running(mesh, door, classify, cat) -> None:
+async def test_runs_that_are_cancelled_at_any_moment_leave_nothing_running(mesh, door, classify) -> None:
     async def cut(seconds: float) -> None:
         try:
             async with asyncio.timeout(seconds):
-                async for _ in door.flows.run(classify, cat):
+                async for _ in door.flows.run(classify, a_cat()):
                     pass
         except TimeoutError:
             pass
@@ -115,5 +115,5 @@ async def test_runs_that_are_cancelled_at_any_moment_leave_nothing_running(mesh,
             page = await door.flows.list(page_size=1000)
             if all(execution.state != 1 for execution in page.executions):
                 break
-    await succeeds(door, classify, cat)
+    await succeeds(door, classify, a_cat())
     assert CAT.exists()

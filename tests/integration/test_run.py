@@ -10,9 +10,10 @@ from contextlib import suppress
 import psutil
 import pytest
 
+from mediamesh.api.flow.v1.flow_pb2 import FlowSource
 from mediamesh.client import Mesh
 from mediamesh.wire.errors import DeadlineExceeded, MeshError, Unavailable
-from tests.integration.conftest import CAT, CLASSIFY, server_process
+from tests.integration.conftest import CAT, CLASSIFY, a_cat, server_process
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 CATS = {"tabby", "tiger cat", "Egyptian cat", "Egyptian Mau"}
@@ -94,11 +95,12 @@ async def test_killing_the_inference_server_fails_the_run_and_the_next_one_works
     first.suspend()
     ready = (mesh.data / "up.log").read_text().count("inference is ready")
     seen, second = [], first
-    async for event in door.flows.run(classify, cat, timeout=60):
+    once = FlowSource(name="once.mlab", yaml=classify.yaml.replace("params:", "retries: 0\n      params:"))
+    async for event in door.flows.run(once, cat, timeout=60):
         seen.append(event)
         if event.node_id == "classify" and event.node_started.attempt == 1:
             first.send_signal(signal.SIGKILL)
-            # The supervisor starts another one at once; held before it listens, it cannot save the second try.
+            # The supervisor starts another one at once; held before it listens, it cannot save the agent's try.
             second = await _successor(mesh, "inference", first.pid)
             second.suspend()
     second.resume()
@@ -108,7 +110,7 @@ async def test_killing_the_inference_server_fails_the_run_and_the_next_one_works
     assert type(MeshError.from_status(failure.error)) is Unavailable
     assert "mediamesh.image-classifier" in failure.error.message
     await _ready_again(mesh, "inference", ready)
-    after = [event async for event in door.flows.run(classify, cat, timeout=60)]
+    after = [event async for event in door.flows.run(classify, a_cat(), timeout=60)]
     assert not after[-1].execution_finished.HasField("error"), after[-1]
 
 
@@ -128,13 +130,13 @@ async def _ready_again(mesh, name: str, times: int) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_two_hundred_runs_sixteen_at_a_time_all_succeed_in_flat_memory(mesh, door, classify, cat) -> None:
+async def test_two_hundred_runs_sixteen_at_a_time_all_succeed_in_flat_memory(mesh, door, classify) -> None:
     async def runs(number: int) -> None:
         gate = asyncio.Semaphore(16)
 
         async def one() -> None:
             async with gate:
-                events = [event async for event in door.flows.run(classify, cat, timeout=60)]
+                events = [event async for event in door.flows.run(classify, a_cat(), timeout=60)]
                 assert not events[-1].execution_finished.HasField("error"), events[-1]
 
         async with asyncio.TaskGroup() as group:
