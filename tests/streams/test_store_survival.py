@@ -42,7 +42,10 @@ class Box:
 
     @asynccontextmanager
     async def __call__(self):
-        async with running(valkey(port=self._port, data=self._folder), self._folder / "valkey.log") as process:
+        # With `everysec` Valkey puts writes off for as long as the disk is busy with the sync before: killed then, it
+        # has lost what it acknowledged.
+        program = valkey(port=self._port, data=self._folder, fsync="always")
+        async with running(program, self._folder / "valkey.log") as process:
             yield process
 
 
