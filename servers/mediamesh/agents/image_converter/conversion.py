@@ -5,14 +5,14 @@ from __future__ import annotations
 from io import BytesIO
 from typing import NamedTuple
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
-from mediamesh.wire.errors import MediaDecodeFailed, MediaTooLarge, UnsupportedMediaType
+from mediamesh.agents.pictures import opened
+from mediamesh.wire.errors import MediaTooLarge
 
 __all__ = ["Form", "convert"]
 
 _FORMATS = {"image/jpeg": "JPEG", "image/png": "PNG", "image/webp": "WEBP"}
-_ACCEPTED = (*_FORMATS.values(), "GIF")
 _MODES = {"JPEG": {"RGB", "L"}, "PNG": {"RGB", "RGBA", "L", "LA"}, "WEBP": {"RGB", "RGBA"}}
 _QUALITY = 92
 
@@ -41,25 +41,18 @@ def convert(data: bytes, wanted: Form, *, max_pixels: int) -> bytes:
         MediaTooLarge: it has, or would have, more than ``max_pixels`` pixels.
         MediaDecodeFailed: it is damaged.
     """
-    try:
-        with Image.open(BytesIO(data), formats=_ACCEPTED) as image:
-            _check(image.width, image.height, max_pixels)
-            name = _FORMATS.get(wanted.media_type) or ("PNG" if image.format == "GIF" else image.format or "PNG")
-            image.load()
-            upright = ImageOps.exif_transpose(image)
-            profile = image.info.get("icc_profile")
-    except UnidentifiedImageError as error:
-        raise UnsupportedMediaType(f"The bytes are no picture in one of {', '.join(_ACCEPTED)}.") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise MediaTooLarge(f"The image is too large: {error}", limit=max_pixels) from error
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow has no class for what damaged files do
-        raise MediaDecodeFailed(f"The image is damaged: {error}") from error
+    with opened(data, max_pixels=max_pixels) as image:
+        name = _FORMATS.get(wanted.media_type) or ("PNG" if image.format == "GIF" else image.format or "PNG")
+        image.load()
+        upright = ImageOps.exif_transpose(image)
+        profile = image.info.get("icc_profile")
     return _encoded(_scaled(_in_mode(upright, name), wanted, max_pixels), name, profile)
 
 
 def _scaled(image: Image.Image, wanted: Form, max_pixels: int) -> Image.Image:
     size = _size(image, wanted)
-    _check(*size, max_pixels)
+    if (pixels := size[0] * size[1]) > max_pixels:
+        raise MediaTooLarge(f"The image has {pixels} pixels; {max_pixels} is the limit.", limit=max_pixels)
     if size == image.size:
         return image
     if wanted.fit == "cover":
@@ -79,11 +72,6 @@ def _size(image: Image.Image, wanted: Form) -> tuple[int, int]:
     if not height:
         height = max(1, round(image.height * width / image.width))
     return width, height
-
-
-def _check(width: int, height: int, max_pixels: int) -> None:
-    if width * height > max_pixels:
-        raise MediaTooLarge(f"The image has {width * height} pixels; {max_pixels} is the limit.", limit=max_pixels)
 
 
 def _in_mode(image: Image.Image, name: str) -> Image.Image:
