@@ -66,3 +66,18 @@ def model_store(tmp_path_factory):
     own = os.environ.get("MEDIAMESH_MODELS_CACHE")
     with open_store(ModelSettings(cache=Path(own) if own else shared / "pulled-models")) as store:
         yield store
+
+
+@pytest.fixture(scope="session")
+def pulled_repository(model_store, tmp_path_factory):
+    """Return a function that pulls models and gives a repository of links to them."""
+
+    def pull(*names: str) -> Path:
+        chosen = model_store.manifest.choose(names)
+        model_store.pull(chosen)
+        repository = tmp_path_factory.mktemp("repository")
+        for model in chosen:
+            (repository / model.name).symlink_to(model_store.cache.directory(model))
+        return Path(repository)
+
+    return pull

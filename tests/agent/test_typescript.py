@@ -32,7 +32,7 @@ async def node():
     """Return Node, once it has built the example and its test."""
     found = node_program()
     if found is None or not (EXAMPLE / "node_modules").is_dir():
-        pytest.skip(f"no Node, or no packages: run `npm ci` in {EXAMPLE}")
+        pytest.fail(f"no Node, or no packages; `make test` brings both, `npm ci` in {EXAMPLE} the latter")
     await program(found, "build.mjs", "src/main.ts", "test/agent.test.ts")
     return found
 

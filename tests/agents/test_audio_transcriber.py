@@ -40,13 +40,9 @@ def recordings(model_store):
 
 
 @pytest.fixture(scope="module")
-async def inference(model_store, tmp_path_factory):
+async def inference(pulled_repository):
     """Return a client of an inference server that has the models."""
-    chosen = model_store.manifest.choose(["whisper_tiny_en", "silero_vad"])
-    model_store.pull(chosen)
-    repository = tmp_path_factory.mktemp("repository")
-    for model in chosen:
-        (repository / model.name).symlink_to(model_store.cache.directory(model))
+    repository = pulled_repository("whisper_tiny_en", "silero_vad")
     async with inference_server(repository) as port, InferenceClient(f"127.0.0.1:{port}") as client:
         yield client
 

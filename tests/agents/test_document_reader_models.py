@@ -21,12 +21,8 @@ NAMES = TextModels(detector="ppocr_detector", recogniser="ppocr_recogniser", ori
 
 
 @pytest.fixture(scope="module")
-async def reader(model_store, tmp_path_factory):
-    repository = tmp_path_factory.mktemp("repository")
-    chosen = model_store.manifest.choose([NAMES.detector, NAMES.recogniser, NAMES.orientation])
-    model_store.pull(chosen)
-    for model in chosen:
-        (repository / model.name).symlink_to(model_store.cache.directory(model))
+async def reader(pulled_repository):
+    repository = pulled_repository(NAMES.detector, NAMES.recogniser, NAMES.orientation)
     async with inference_server(repository) as port, InferenceClient(f"127.0.0.1:{port}") as inference:
         yield DocumentReader(inference, models=NAMES, max_reading=2, max_pages=10, max_pixels=20_000_000)
 

@@ -28,13 +28,9 @@ PLACE = MediaPlace(workspace_id="w", flow_id="f", execution_id="videos", node_id
 
 
 @pytest.fixture(scope="module")
-async def client(model_store, media_address, tmp_path_factory):
+async def client(pulled_repository, media_address):
     """A client of an agents server whose inference server has what the analyzer needs."""
-    models = model_store.manifest.choose(["nanodet_int8", "efficientnet_lite0_int8"])
-    model_store.pull(models)
-    repository = tmp_path_factory.mktemp("repository")
-    for model in models:
-        (repository / model.name).symlink_to(model_store.cache.directory(model))
+    repository = pulled_repository("nanodet_int8", "efficientnet_lite0_int8")
     async with inference_server(repository) as inference_port:
         settings = AgentsSettings(inference_address=f"127.0.0.1:{inference_port}", media_address=media_address)
         async with (

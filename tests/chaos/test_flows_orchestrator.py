@@ -28,23 +28,12 @@ from tests.chaos.cluster import Part
 from tests.orchestrator.conftest import serving_agents
 from tests.orchestrator.fake_agents import Agents
 from tests.orchestrator.fake_media import FakeMedia
-from tests.orchestrator.flow_texts import flow
+from tests.orchestrator.flow_texts import HELD
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(120)]
 
 RUNS, CALLERS = 6, 4
 SUCCEEDED = execution_pb2.EXECUTION_STATE_SUCCEEDED
-# `echo` and `make` have ended long before the kills; `hold` waits until they are over.
-FLOW = flow(
-    "text test.echo, outputs: {text: hello}",
-    "echo test.echo",
-    "make test.producer, params: {count: 40}",
-    "hold test.slow",
-    "count test.consumer",
-    "show ui.stream-console",
-    edges="text.text>echo.text echo.text>hold.text make.stream>count.stream hold.text>count.text "
-    "count.count>show.input",
-)
 
 
 @dataclass
@@ -152,7 +141,7 @@ async def sse_ended(response, seen):
 async def called(mesh, ids):
     """Run a flow as a caller that stays on the line, and return what it was told."""
     events = list[tuple[int, str | None]]()
-    async for event in mesh.flows.run(FLOW):
+    async for event in mesh.flows.run(HELD):
         if not events:
             ids.append(event.execution_id)
         if event.sequence:
@@ -164,7 +153,7 @@ async def test_runs_survive_the_death_of_each_orchestrator(tmp_path) -> None:
     async with flows_up(tmp_path) as flows, Mesh(flows.door) as mesh, asyncio.TaskGroup() as group:
         agents, called_ids = flows.agents, list[str]()
         callers = [group.create_task(called(mesh, called_ids)) for _ in range(CALLERS)]
-        started = [(await mesh.flows.start(FLOW)).execution_id for _ in range(RUNS)]
+        started = [(await mesh.flows.start(HELD)).execution_id for _ in range(RUNS)]
         watchers = {
             run: (group.create_task(over_grpc(mesh, run)), group.create_task(over_sse(flows.door, run)))
             for run in started

@@ -12,17 +12,12 @@ from tests.inference.conftest import inference_server
 
 
 @pytest.fixture(scope="session")
-def serving_models(model_store, tmp_path_factory):
+def serving_models(pulled_repository):
     """A function that pulls models and serves them, as a context manager of a client."""
 
     @asynccontextmanager
     async def serve(*names: str) -> AsyncIterator[InferenceClient]:
-        chosen = model_store.manifest.choose(names)
-        model_store.pull(chosen)
-        repository = tmp_path_factory.mktemp("repository")
-        for model in chosen:
-            (repository / model.name).symlink_to(model_store.cache.directory(model))
-        async with inference_server(repository) as port, InferenceClient(f"127.0.0.1:{port}") as client:
+        async with inference_server(pulled_repository(*names)) as port, InferenceClient(f"127.0.0.1:{port}") as client:
             yield client
 
     return serve

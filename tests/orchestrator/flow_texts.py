@@ -24,3 +24,16 @@ def flow(*nodes: str, edges: str = "", when: Mapping[str, str] | None = None, na
         condition = f', when: "{when[edge]}"' if when and edge in when else ""
         lines.append(f"    - {{from: {start}, to: {end}{condition}}}")
     return FlowSource(name=name, yaml="\n".join(lines))
+
+
+# `make` has ended when `hold` has the run wait; `count` needs the chunks of the one and the text of the other.
+HELD = flow(
+    "text test.echo, outputs: {text: hello}",
+    "echo test.echo",
+    "make test.producer, params: {count: 40}",
+    "hold test.slow",
+    "count test.consumer",
+    "show ui.stream-console",
+    edges="text.text>echo.text echo.text>hold.text make.stream>count.stream hold.text>count.text "
+    "count.count>show.input",
+)

@@ -14,7 +14,7 @@ from mediamesh.client.channel import connect
 from mediamesh.client.flows import FlowClient
 from mediamesh.wire.errors import MeshError, Unavailable
 from tests.orchestrator.conftest import orchestrating
-from tests.orchestrator.flow_texts import flow
+from tests.orchestrator.flow_texts import HELD, flow
 from tests.orchestrator.processes import orchestrator_process
 from tests.orchestrator.test_broadcast import streaming
 
@@ -24,17 +24,6 @@ SUCCEEDED, FAILED = execution_pb2.EXECUTION_STATE_SUCCEEDED, execution_pb2.EXECU
 CANCELLED = execution_pb2.EXECUTION_STATE_CANCELLED
 # A process that a loaded machine holds up for as long loses its run before it is killed.
 LEASE = 1.5
-# `make` has ended when `hold` has the run wait; `count` needs the chunks of the one and the text of the other.
-HELD = flow(
-    "text test.echo, outputs: {text: hello}",
-    "echo test.echo",
-    "make test.producer, params: {count: 40}",
-    "hold test.slow",
-    "count test.consumer",
-    "show ui.stream-console",
-    edges="text.text>echo.text echo.text>hold.text make.stream>count.stream hold.text>count.text "
-    "count.count>show.input",
-)
 
 
 @pytest.fixture
