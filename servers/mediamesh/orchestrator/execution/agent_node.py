@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mediamesh.orchestrator.execution.retry import Retries
     from mediamesh.orchestrator.storage import RunMedia
 
-__all__ = ["AgentNodes", "Agents"]
+__all__ = ["AgentNodes", "Agents", "failure_at"]
 
 # A stream outlives the node that makes it by the time that its end takes.
 _LINGER_SECONDS, _DAY_SECONDS = 10, 86_400
@@ -129,7 +129,7 @@ class AgentNodes:
             client = self.agents.client(node.type, attempt)
             await work.run(client, timeout=max(0.001, seconds))
         except (MeshError, asyncio.CancelledError) as error:
-            told = _told(node, error)
+            told = failure_at(node, error)
             # A stream that broke off on its way here breaks off again.
             if not work.pristine or not feed.is_whole or told is feed.failure:
                 raise _final(node, told) from error
@@ -176,8 +176,8 @@ class _Passing(Exception):  # noqa: N818 - it is on its way to another try, and 
         self.error = error
 
 
-def _told(node: FlowNode, error: MeshError | asyncio.CancelledError) -> MeshError:
-    """Return what went wrong at the agent.
+def failure_at(node: FlowNode, error: MeshError | asyncio.CancelledError) -> MeshError:
+    """Return what went wrong at the agent of a node.
 
     Raises:
         asyncio.CancelledError: it is this task that is cancelled; grpc raises the same where the other side did it.

@@ -15,13 +15,14 @@ from opentelemetry import metrics, trace
 from mediamesh.api.agent.v1 import pin_pb2, value_pb2
 from mediamesh.api.flow.v1 import execution_pb2
 from mediamesh.orchestrator.builtin import SINKS, SOURCES
+from mediamesh.orchestrator.execution.agent_node import failure_at
 from mediamesh.orchestrator.execution.fan_out import run_each
 from mediamesh.orchestrator.execution.gates import targets_of
 from mediamesh.orchestrator.execution.inbox import Bounds, Inbox, Skipped
 from mediamesh.orchestrator.execution.outbox import Outbox
 from mediamesh.orchestrator.execution.terminal import show
 from mediamesh.orchestrator.wiring import ends, hazards, is_constant
-from mediamesh.wire.errors import DeadlineExceeded, MeshError, OutOfRange, StreamTimeout, Unavailable
+from mediamesh.wire.errors import DeadlineExceeded, MeshError, OutOfRange, StreamTimeout
 from mediamesh.wire.pins import MEDIA_TYPES, plain_value, type_name
 
 if TYPE_CHECKING:
@@ -111,12 +112,9 @@ class Graph:
             self._failed = self._failed or not withheld
             told_skipped = execution_pb2.NodeSkipped(cause_node_id=cause, by_condition=withheld)
             await self._journal.record(node.id, node_skipped=told_skipped)
-        except (Exception, asyncio.CancelledError) as error:
-            # grpc raises this also where it was the other side that cancelled.
-            if isinstance(error, asyncio.CancelledError) and _is_cancelled():
-                raise
-            self._failed = True
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it fails its node, and the rest goes on
             told = _told(node, error)
+            self._failed = True
             failed = execution_pb2.NodeFailed(error=told.to_status(), duration=_since(begin))
             await self._journal.record(node.id, node_failed=failed)
             await self._broadcast.fail(node.id, told)
@@ -210,16 +208,9 @@ def _inbox(node: FlowNode, flow: Flow, dangerous: set[tuple[str, str]], bounds: 
     )
 
 
-def _is_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
-
-
-def _told(node: FlowNode, error: BaseException) -> MeshError:
-    if isinstance(error, MeshError):
-        return error
-    if isinstance(error, asyncio.CancelledError):
-        return Unavailable(f"The server of the agent `{node.type}` broke off its run.")
+def _told(node: FlowNode, error: Exception | asyncio.CancelledError) -> MeshError:
+    if isinstance(error, MeshError | asyncio.CancelledError):
+        return failure_at(node, error)
     _LOG.exception("node %s failed", node.id, exc_info=error)
     trace_id = trace.format_trace_id(trace.get_current_span().get_span_context().trace_id)
     return MeshError(f"The orchestrator failed; its log has the cause under trace {trace_id}.", trace_id=trace_id)
