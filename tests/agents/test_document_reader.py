@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 from mediamesh.agent import AgentSettings, serving_agents
 from mediamesh.agent.testing import gather, run_agent
 from mediamesh.agents.document_reader import DocumentReader, TextModels
+from mediamesh.agents.document_reader.documents import pdf_pages
 from mediamesh.api.agent.v1.agent_service_pb2 import OpenRun
 from mediamesh.api.media.v1.media_pb2 import MediaType, MediaValue
 from mediamesh.client import connect
@@ -195,3 +196,17 @@ async def test_text_longer_than_a_value_ends_with_an_ellipsis(reader, inference,
     outputs = await run_agent(reader, {"image": image(png(page(100, 200, 300, 400)))})
     assert outputs["text"] == "ab\nab…"
     assert len(outputs["blocks"]) == 4
+
+
+async def test_pages_of_documents_that_are_open_at_once_are_drawn_as_they_are_alone() -> None:
+    async def drawn(number: int) -> bytes:
+        async def pieces():
+            yield pdf_of_text([f"Document number {number}"])
+
+        async with pdf_pages(pieces()) as pages:
+            return (await pages.picture(1)).tobytes()
+
+    alone = [await drawn(number) for number in range(4)]
+    assert await asyncio.gather(*(drawn(number) for number in range(4) for _ in range(5))) == [
+        picture for picture in alone for _ in range(5)
+    ]

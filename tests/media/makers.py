@@ -15,6 +15,8 @@ import av
 import numpy as np
 import pypdfium2
 
+from mediamesh.kit.pdfium import PDFIUM
+
 
 class Unsought(io.RawIOBase):
     """Takes bytes and cannot go back, as what a browser records to: whoever writes fills no header in later."""
@@ -100,12 +102,16 @@ def film(
 
 def document(pages=1, *, size=(200, 100)) -> bytes:
     """Return a PDF of empty pages."""
-    out = io.BytesIO()
-    with pypdfium2.PdfDocument.new() as made:
-        for _ in range(pages):
-            made.new_page(*size).close()
-        made.save(out)
-    return out.getvalue()
+
+    def made() -> bytes:
+        out = io.BytesIO()
+        with pypdfium2.PdfDocument.new() as document:
+            for _ in range(pages):
+                document.new_page(*size).close()
+            document.save(out)
+        return out.getvalue()
+
+    return PDFIUM.submit(made).result()
 
 
 def locked_document() -> bytes:

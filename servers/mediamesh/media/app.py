@@ -43,16 +43,13 @@ _SERVICE = media_service_pb2.DESCRIPTOR.services_by_name["MediaService"].full_na
 @asynccontextmanager
 async def app(settings: Settings) -> AsyncGenerator[Part]:
     """Yield the media server; it starts without its store and is not healthy before that is there."""
-    with (
-        ThreadPoolExecutor(settings.decoders, thread_name_prefix="decode") as threads,
-        ThreadPoolExecutor(1, thread_name_prefix="pdfium") as pdfium,
-    ):
+    with ThreadPoolExecutor(settings.decoders, thread_name_prefix="decode") as threads:
         async with s3_store(settings) as store:
             try:
                 await store.check()
             except MeshError as error:
                 _LOG.warning("the store at %s is not ready: %s", settings.endpoint_url, error)
-            service = _service(settings, store, threads, pdfium)
+            service = _service(settings, store, threads)
             yield Part(
                 services=[_SERVICE],
                 register=lambda server: add_MediaServiceServicer_to_server(service, server),
@@ -60,7 +57,7 @@ async def app(settings: Settings) -> AsyncGenerator[Part]:
             )
 
 
-def _service(settings: Settings, store: S3Store, threads: Executor, pdfium: Executor) -> MediaService:
+def _service(settings: Settings, store: S3Store, threads: Executor) -> MediaService:
     addresses = Addresses(settings.bucket, settings.workspaces)
     catalogue = Catalogue(store, addresses)
     # Two budgets, as an upload that has arrived must find room to be decoded while others go on arriving.
@@ -70,7 +67,7 @@ def _service(settings: Settings, store: S3Store, threads: Executor, pdfium: Exec
         _images(settings, threads, decoding),
         _sound(settings, threads, decoding),
         _films(settings, threads, decoding),
-        _documents(settings, pdfium, decoding),
+        _documents(settings, decoding),
     )
     allowed = Kinds(
         *(kind for kind in kinds if kind_name(kind.type) in settings.allowed_types), enabled=settings.enable_multimodal
@@ -126,11 +123,11 @@ def _films(settings: Settings, threads: Executor, decoding: Budget) -> Kind:
     )
 
 
-def _documents(settings: Settings, pdfium: Executor, decoding: Budget) -> Kind:
+def _documents(settings: Settings, decoding: Budget) -> Kind:
     limits = DocumentLimits(pages=settings.max_document_pages)
     return Kind(
         type=MediaType.MEDIA_TYPE_DOCUMENT,
         accepted=settings.document_types,
         max_bytes=min(settings.max_document_bytes, settings.max_file_bytes),
-        reader=DocumentReader(limits, pdfium, decoding),
+        reader=DocumentReader(limits, decoding),
     )

@@ -14,12 +14,12 @@ import pypdfium2
 import pypdfium2.raw
 
 from mediamesh.api.media.v1.media_pb2 import MediaFacts
+from mediamesh.kit.pdfium import PDFIUM
 from mediamesh.media.foreign import refuse_foreign
 from mediamesh.media.to_the_end import to_the_end
 from mediamesh.wire.errors import MediaDecodeFailed, MediaTooLarge
 
 if TYPE_CHECKING:
-    from concurrent.futures import Executor
     from typing import BinaryIO
 
     from mediamesh.media.budget import Budget
@@ -46,16 +46,16 @@ class DocumentLimits:
 
 
 class DocumentReader:
-    """Reads PDFs, one at a time: PDFium knows no threads."""
+    """Reads PDFs, one at a time."""
 
-    def __init__(self, limits: DocumentLimits, thread: Executor, budget: Budget) -> None:
-        self._limits, self._thread, self._budget = limits, thread, budget
+    def __init__(self, limits: DocumentLimits, budget: Budget) -> None:
+        self._limits, self._budget = limits, budget
 
     async def read(self, file: BinaryIO, mime_type: str) -> MediaFacts:
         """Return media type and number of pages; the structure of each page is looked at, no page is drawn."""
         async with self._budget.reserve(_HELD_BYTES):
             left = threading.Event()
-            work = asyncio.get_running_loop().run_in_executor(self._thread, self._pages, file, left)
+            work = asyncio.get_running_loop().run_in_executor(PDFIUM, self._pages, file, left)
             return MediaFacts(mime_type=mime_type, pages=await to_the_end(work, left))
 
     def _pages(self, file: BinaryIO, left: threading.Event) -> int:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -20,7 +18,7 @@ from mediamesh.api.stream.v1.chunk_pb2 import Chunk, Snapshot
 from mediamesh.wire.errors import InvalidRequest, MediaTooLarge
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
     from PIL import Image
 
@@ -50,13 +48,6 @@ class DocumentReader(Agent):
         self._inference, self._models = inference, models
         self._reading = asyncio.Semaphore(max_reading)
         self._max_pages, self._max_pixels = max_pages, max_pixels
-        self._pdfium: Executor | None = None
-
-    @asynccontextmanager
-    async def lifespan(self) -> AsyncGenerator[None]:
-        """Keep the one thread that PDFium runs in."""
-        with ThreadPoolExecutor(1, thread_name_prefix="pdfium") as self._pdfium:
-            yield
 
     async def process(self, run: Run) -> Mapping[str, Output]:
         """Emit ``pages`` as they are read; give ``blocks``, ``tables`` and ``text`` of all at the end."""
@@ -81,8 +72,7 @@ class DocumentReader(Agent):
         yield await self._page(run, picture, number=1, count=1)
 
     async def _document(self, run: Run) -> AsyncIterator[Page]:
-        assert self._pdfium is not None  # noqa: S101 - lifespan surrounds every run
-        async with pdf_pages(run.read("document"), self._pdfium) as document:
+        async with pdf_pages(run.read("document")) as document:
             numbers = chosen(run.params["pages"], document.count)
             if len(numbers) > self._max_pages:
                 raise MediaTooLarge(

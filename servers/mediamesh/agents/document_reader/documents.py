@@ -9,11 +9,11 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import pypdfium2
 
+from mediamesh.kit.pdfium import PDFIUM
 from mediamesh.wire.errors import MediaDecodeFailed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, Callable
-    from concurrent.futures import Executor
 
     from PIL import Image
 
@@ -32,8 +32,8 @@ class PdfPages:
         count: How many pages it has.
     """
 
-    def __init__(self, document: Any, thread: Executor) -> None:
-        self._document, self._thread = document, thread
+    def __init__(self, document: Any) -> None:
+        self._document = document
         self.count = len(document)
 
     async def picture(self, number: int) -> Image.Image:
@@ -42,16 +42,15 @@ class PdfPages:
         Raises:
             MediaDecodeFailed: the page is damaged.
         """
-        return await _in(self._thread, lambda: _rendered(self._document, number))
+        return await _on_thread(lambda: _rendered(self._document, number))
 
 
 @asynccontextmanager
-async def pdf_pages(pieces: AsyncIterable[bytes], thread: Executor) -> AsyncGenerator[PdfPages]:
+async def pdf_pages(pieces: AsyncIterable[bytes]) -> AsyncGenerator[PdfPages]:
     """Open a document for as long as the block lasts; its bytes lie in a file meanwhile, not in memory.
 
     Args:
         pieces: Its bytes.
-        thread: What runs all calls of PDFium in this process, one after the other: it is not thread-safe.
 
     Raises:
         MediaDecodeFailed: it is no PDF, is damaged, or needs a password.
@@ -59,17 +58,17 @@ async def pdf_pages(pieces: AsyncIterable[bytes], thread: Executor) -> AsyncGene
     with TemporaryFile() as file:
         async for piece in pieces:
             await asyncio.to_thread(file.write, piece)
-        document = await _in(thread, lambda: _opened(file))
+        document = await _on_thread(lambda: _opened(file))
         try:
-            yield PdfPages(document, thread)
+            yield PdfPages(document)
         finally:
             # In the thread, and so after a page that is still being drawn when the run is cancelled.
-            await asyncio.shield(_in(thread, document.close))
+            await asyncio.shield(_on_thread(document.close))
 
 
-async def _in(thread: Executor, work: Callable[[], T]) -> T:
+async def _on_thread(work: Callable[[], T]) -> T:
     try:
-        return await asyncio.get_running_loop().run_in_executor(thread, work)
+        return await asyncio.get_running_loop().run_in_executor(PDFIUM, work)
     except pypdfium2.PdfiumError as error:
         raise MediaDecodeFailed(f"The document cannot be read: {error}") from error
 
