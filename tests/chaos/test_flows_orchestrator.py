@@ -65,7 +65,7 @@ async def flows_up(folder: Path):
             "valkey_url": f"redis://127.0.0.1:{ports['valkey']}/0",
             "media_address": f"127.0.0.1:{media_port}",
             "agent_addresses": json.dumps([agents_address]),
-            "lease_seconds": 1,
+            "lease_seconds": 2,
         }
         store = Part(valkey(port=ports["valkey"], data=folder), folder)
         replicas = [Part(orchestrator(name, ports[name], settings), folder) for name in names[3:]]

@@ -170,8 +170,8 @@ async def test_a_run_is_taken_over_so_often_and_no_more(own, agents, release) ->
 
 async def test_a_run_that_nobody_holds_can_be_cancelled(own, agents, release) -> None:
     async with orchestrating(own(lease_seconds=60)) as one:
-        async with orphaned(one, own(lease_seconds=0.2), HELD, agents, "echo", "make") as run:
-            await asyncio.sleep(0.3)  # the lease is the store's own clock
+        async with orphaned(one, own(lease_seconds=0.5), HELD, agents, "echo", "make") as run:
+            await asyncio.sleep(0.6)  # the lease is the store's own clock
             cancelled = await one.flows.cancel(run)
         assert cancelled.state == CANCELLED
         no_gap(await all_of(one.flows.watch(run)))

@@ -48,7 +48,7 @@ SHAPES.files.add(name="inner.mlab", yaml=INNER.yaml)
 @pytest.fixture(scope="module")
 def own(settings, valkey_url):
     """Return settings for a log of our own: no other test takes runs over there."""
-    return settings(valkey_url=valkey_url.removesuffix("/0") + "/9", lease_seconds=0.6)
+    return settings(valkey_url=valkey_url.removesuffix("/0") + "/9", lease_seconds=1.5)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import asyncio
 import inspect
 import re
 import signal
-import time
 
 import psutil
 import pytest
@@ -76,9 +75,8 @@ def test_nothing_of_the_mesh_survives_its_supervisor(own_mesh) -> None:
     assert is_free(int(own_mesh.door.split(":")[1]))
 
 
-def test_the_mesh_closes_the_door_first_and_stops_within_seconds(own_mesh) -> None:
+def test_the_mesh_closes_the_door_first_and_stops(own_mesh) -> None:
     up = psutil.Process(own_mesh.pid)
-    begin = time.monotonic()
     up.send_signal(signal.SIGINT)
     up.wait(30)
     stopped = [
@@ -86,4 +84,3 @@ def test_the_mesh_closes_the_door_first_and_stops_within_seconds(own_mesh) -> No
     ]
     servers = ["edge", "orchestrator", "streams", "agents", "inference", "media"]
     assert stopped == ["envoy", *servers, "seaweedfs", "valkey"]
-    assert time.monotonic() - begin < 20

@@ -91,4 +91,3 @@ async def test_a_run_whose_agent_hangs_is_cancelled_by_the_button(drive, mesh, t
     assert seen["status"] == "Cancelled."
     assert seen["alert"] == ""
     assert seen["again"]
-    assert seen["seconds"] < 2
