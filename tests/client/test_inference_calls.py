@@ -8,6 +8,7 @@ from contextlib import aclosing
 import numpy as np
 import pytest
 
+from mediamesh.client import connect
 from mediamesh.client.inference import InferenceClient, ScoredClass
 from mediamesh.wire.errors import DeadlineExceeded, FailedPrecondition, InvalidRequest, MeshError, NotFound, Unavailable
 from tests.client.fake_inference import Break, answer, echo, fake_server, refusal
@@ -251,3 +252,39 @@ async def test_models_are_described_by_any_server_and_loaded_by_all() -> None:
         assert other.calls == [loaded, ("RepositoryModelUnload", {"modelName": "m"})]
         with pytest.raises(NotFound, match="There is no server nowhere:1"):
             await models.index(server="nowhere:1")
+
+
+@pytest.mark.parametrize("by_channel", [False, True], ids=["of an address", "of a channel"])
+async def test_a_request_too_large_to_send_is_refused_alone(server, by_channel) -> None:
+    came, go_on = asyncio.Event(), asyncio.Event()
+
+    async def held(request):
+        came.set()
+        await go_on.wait()
+        async for response in echo(request):
+            yield response
+
+    server.behave = held
+    large = {"x": np.ones((1, 2000), np.float32)}
+    async with (
+        connect(server.address, max_message_bytes=4096) as channel,
+        InferenceClient(channel if by_channel else server.address, max_message_bytes=4096) as client,
+    ):
+        asked = asyncio.create_task(client.infer("m", row(3)))
+        await came.wait()
+        for refused in (client.infer, client.infer_alone):
+            with pytest.raises(InvalidRequest, match=r"takes 80\d\d bytes, more than the 4096"):
+                await asyncio.gather(*(refused("m", large) for _ in range(20)))
+        with pytest.raises(InvalidRequest, match="more than the 4096"):
+            await collect(client.stream("m", large))
+        with pytest.raises(InvalidRequest, match="more than the 4096"):
+            await client.models.load("m", config={}, files={"1/model.onnx": bytes(5000)})
+        go_on.set()
+        assert (await asked)["y"] == 3
+    assert server.streams == 1
+
+
+async def test_requests_may_be_as_large_as_our_servers_take_them(server) -> None:
+    async with InferenceClient(server.address) as client:
+        with pytest.raises(InvalidRequest, match=f"more than the {64 << 20} "):
+            await client.infer("m", {"x": np.empty(64 << 18, np.float32)})

@@ -7,13 +7,16 @@ from contextlib import AsyncExitStack
 
 import numpy as np
 import pytest
+from onnx import helper
 
 from mediamesh.client import connect
 from mediamesh.client.inference import InferenceClient
 from mediamesh.inference.app import app
 from mediamesh.inference.settings import Settings
 from mediamesh.kit.serve import serving
-from mediamesh.wire.errors import Unavailable
+from mediamesh.wire.errors import InvalidRequest, Unavailable
+from tests.inference import models
+from tests.inference.conftest import inference_server
 
 ONES = np.ones((1, 2), np.float32)
 
@@ -71,3 +74,19 @@ async def test_callers_that_wait_for_room_learn_that_there_is_no_server() -> Non
         asked = [client.infer("double", {"x": ONES}) for _ in range(100)]
         outcomes = await asyncio.gather(*asked, return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} == {Unavailable}
+
+
+async def test_an_answer_larger_than_a_message_fails_its_request_alone(tmp_path) -> None:
+    twice = helper.make_node("Concat", ["x", "x"], ["y"], axis=1)
+    model = models.onnx_bytes([twice], {"x": ("FP32", ["N", "W"])}, {"y": ("FP32", ["N", "V"])})
+    models.add_model(tmp_path, "twice", model)
+    async with (
+        inference_server(tmp_path, max_message_bytes=8192, measure_seconds=0) as port,
+        InferenceClient(f"127.0.0.1:{port}") as client,
+    ):
+        large = {"x": np.ones((1, 1500), np.float32)}
+        asked = [client.infer("twice", large if number % 4 == 1 else {"x": ONES}) for number in range(20)]
+        for number, outcome in enumerate(await asyncio.gather(*asked, return_exceptions=True)):
+            assert isinstance(outcome, InvalidRequest) == (number % 4 == 1), outcome
+        with pytest.raises(InvalidRequest, match=r"the answer takes 12\d\d\d bytes, more than the 8192"):
+            await client.infer_alone("twice", large)

@@ -33,6 +33,7 @@ async def app(settings: Settings) -> AsyncGenerator[Part]:
                 logs,
                 stream_requests=settings.stream_requests,
                 stream_bytes=settings.stream_bytes,
+                message_bytes=settings.max_message_bytes,
             )
             edge = InferenceEdgeServicer(
                 servicer, most_bytes=settings.max_message_bytes, most_json=settings.rest_json_bytes

@@ -14,7 +14,7 @@ from mediamesh.api.inference.v2 import inference_service_pb2 as pb
 from mediamesh.inference.parsing import parse
 from mediamesh.inference.protocol.extensions import EXTENSIONS, ExtensionsServicer
 from mediamesh.inference.protocol.outbox import Outbox
-from mediamesh.inference.protocol.stream import Manner, Runner, answers
+from mediamesh.inference.protocol.stream import Manner, Runner, answers, checked_size
 from mediamesh.inference.repository.load_request import check_unload, override_of
 from mediamesh.kit.boundary import time_left
 from mediamesh.wire.errors import NotFound, NotImplementedByServer
@@ -36,10 +36,9 @@ __all__ = ["SERVICE", "InferenceServicer", "register"]
 
 _DESCRIPTOR = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 SERVICE = _DESCRIPTOR.full_name
-# These take the bytes of a request, so that tensors do not pass through protobuf.
+# These take the bytes of a request, so that tensors do not pass through protobuf. They give bytes, as an answer is
+# bounded in bytes, and so is what waits to be written.
 _BYTES = frozenset({"ModelInfer", "ModelStreamInfer"})
-# These give bytes: what waits to be written is bounded in bytes, so it is serialised before it waits.
-_GIVE_BYTES = frozenset({"ModelStreamInfer"})
 
 
 class InferenceServicer(ExtensionsServicer):
@@ -51,6 +50,7 @@ class InferenceServicer(ExtensionsServicer):
         logs: What is written to the log.
         stream_requests: Requests in flight on one stream.
         stream_bytes: Bytes of answers that wait on one stream.
+        message_bytes: Bytes of one answer.
 
     Attributes:
         runner: Runs single requests, wherever they come from.
@@ -64,11 +64,13 @@ class InferenceServicer(ExtensionsServicer):
         *,
         stream_requests: int,
         stream_bytes: int,
+        message_bytes: int,
     ) -> None:
         super().__init__(memory, logs)
         self._repository = repository
         self._stream_requests = stream_requests
         self._stream_bytes = stream_bytes
+        self._message_bytes = message_bytes
         self.runner = Runner(decoupled=self._decoupled, infer=self._infer, answers=self._answers)
         self._draining = asyncio.Event()
 
@@ -144,15 +146,16 @@ class InferenceServicer(ExtensionsServicer):
         await self._repository.control.unload(request.model_name)
         return pb.RepositoryModelUnloadResponse()
 
-    async def ModelInfer(self, data: bytes, context: Context) -> pb.ModelInferResponse:
+    async def ModelInfer(self, data: bytes, context: Context) -> bytes:
         """Run a model once."""
-        return await self._infer(parse(data), time_left(context))
+        response = await self._infer(parse(data), time_left(context))
+        return checked_size(response.SerializeToString(), self._message_bytes, response.model_name)
 
     async def ModelStreamInfer(self, requests: AsyncIterator[bytes], context: Context) -> AsyncGenerator[bytes]:
         """Run models, many requests in flight; no request's error ends the stream."""
         manner = Manner.of_headers(dict(context.invocation_metadata() or ()))
         outbox = Outbox(most_requests=self._stream_requests, most_bytes=self._stream_bytes)
-        stream = answers(requests, self.runner, manner, outbox, self._draining)
+        stream = answers(requests, self.runner, manner, outbox, self._draining, message_bytes=self._message_bytes)
         async with aclosing(stream) as responses:
             async for response in responses:
                 yield response
@@ -184,7 +187,7 @@ def _handler(servicer: InferenceServicer, method: MethodDescriptor) -> grpc.RpcM
     handler: grpc.RpcMethodHandler[Any, Any] = make(
         getattr(servicer, method.name, None) or _unimplemented(method.name),
         None if method.name in _BYTES else request.FromString,
-        None if method.name in _GIVE_BYTES else response.SerializeToString,
+        None if method.name in _BYTES else response.SerializeToString,
     )
     return handler
 

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import DirectoryPath, Field
 
+from mediamesh.client.channel import MAX_TENSORS_BYTES
 from mediamesh.kit.settings import ServerSettings
 
 __all__ = ["Settings"]
@@ -73,7 +74,10 @@ class Settings(ServerSettings):
         description="Bytes of answers that wait to be written on one stream; beyond it reading pauses.",
     )
     max_message_bytes: int = Field(
-        default=64 << 20, ge=1024, le=1 << 30, description="Largest message accepted; holds a request's tensors."
+        default=MAX_TENSORS_BYTES,
+        ge=1024,
+        le=1 << 30,
+        description="Largest message, of a request or an answer; holds its tensors.",
     )
     shared_memory: Literal["map", "copy", "off"] = Field(
         default="map",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import grpc
 from google.rpc import status_pb2
@@ -15,15 +16,33 @@ from mediamesh.wire.errors import MeshError, StreamInterrupted
 if TYPE_CHECKING:
     Details = grpc.aio.ClientCallDetails
 
-__all__ = ["CORE_FAILURE", "MAX_MESSAGE_BYTES", "FirstStatus", "connect", "error_of"]
+__all__ = [
+    "CORE_FAILURE",
+    "MAX_MESSAGE_BYTES",
+    "MAX_TENSORS_BYTES",
+    "FirstStatus",
+    "connect",
+    "error_of",
+    "message_limit",
+]
 
 # A request may carry one image inline (20 MiB), and the envelope around it.
 MAX_MESSAGE_BYTES = 21 * 1024 * 1024
+# A request to an inference server carries a batch of tensors.
+MAX_TENSORS_BYTES = 64 * 1024 * 1024
 CORE_FAILURE = "Internal error from Core"
 _STATUS_KEY = "grpc-status-details-bin"
+# A channel does not tell with which options it was made.
+_LIMITS: WeakKeyDictionary[grpc.aio.Channel, int] = WeakKeyDictionary()
 
 
-def connect(target: str, *, keepalive_seconds: float = 60.0, read_ahead_bytes: int | None = None) -> grpc.aio.Channel:
+def connect(
+    target: str,
+    *,
+    keepalive_seconds: float = 60.0,
+    read_ahead_bytes: int | None = None,
+    max_message_bytes: int = MAX_MESSAGE_BYTES,
+) -> grpc.aio.Channel:
     """Return a channel to ``host:port``; close it, or use it as an async context manager.
 
     Args:
@@ -33,14 +52,15 @@ def connect(target: str, *, keepalive_seconds: float = 60.0, read_ahead_bytes: i
             than every five minutes.
         read_ahead_bytes: How much of each call may come before it is read; None for what gRPC finds out, which may be
             megabytes.
+        max_message_bytes: Largest message that is sent or received.
     """
     # As long as gRPC measures the bandwidth, it lets windows grow.
     windows = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", read_ahead_bytes)]
-    return grpc.aio.insecure_channel(
+    channel = grpc.aio.insecure_channel(
         target.removeprefix("http://"),
         options=[
-            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-            ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.max_receive_message_length", max_message_bytes),
+            ("grpc.max_send_message_length", max_message_bytes),
             ("grpc.keepalive_time_ms", round(keepalive_seconds * 1000)),
             # Without the second, whose default is a minute, the first does not end a connection to nobody.
             ("grpc.keepalive_timeout_ms", round(min(keepalive_seconds, 20.0) * 1000)),
@@ -54,6 +74,13 @@ def connect(target: str, *, keepalive_seconds: float = 60.0, read_ahead_bytes: i
         ],
         interceptors=[_UnaryUnary(), _UnaryStream(), _StreamUnary(), _StreamStream()],
     )
+    _LIMITS[channel] = max_message_bytes
+    return channel
+
+
+def message_limit(channel: grpc.aio.Channel) -> int | None:
+    """Return the largest message of a channel that `connect` made; None for any other, of which nobody knows."""
+    return _LIMITS.get(channel)
 
 
 def error_of(failure: grpc.aio.AioRpcError) -> MeshError:

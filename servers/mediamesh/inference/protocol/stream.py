@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from mediamesh.wire.infer_request import InferRequest
 
-__all__ = ["Manner", "Order", "Runner", "answers"]
+__all__ = ["Manner", "Order", "Runner", "answers", "checked_size"]
 
 _LOG = logging.getLogger(__name__)
 _FINAL = "triton_final_response"
@@ -86,7 +86,13 @@ class Runner:
 
 
 async def answers(
-    requests: AsyncIterator[bytes], runner: Runner, manner: Manner, outbox: Outbox, draining: asyncio.Event
+    requests: AsyncIterator[bytes],
+    runner: Runner,
+    manner: Manner,
+    outbox: Outbox,
+    draining: asyncio.Event,
+    *,
+    message_bytes: int,
 ) -> AsyncGenerator[bytes]:
     """Yield serialised ModelStreamInferResponses; a request that fails is answered with its error.
 
@@ -98,8 +104,9 @@ async def answers(
         manner: How the caller wants it.
         outbox: Where answers wait; a new one.
         draining: Once set, nothing more is read; what was read is answered.
+        message_bytes: Most bytes of an answer; a request whose answer has more fails, and not the stream.
     """
-    stream = _Stream(runner, manner, outbox)
+    stream = _Stream(runner, manner, outbox, message_bytes)
 
     async def run() -> None:
         try:
@@ -132,11 +139,12 @@ class _Slot:
 
 
 class _Stream:
-    def __init__(self, runner: Runner, manner: Manner, outbox: Outbox) -> None:
+    def __init__(self, runner: Runner, manner: Manner, outbox: Outbox, message_bytes: int) -> None:
         self._runner = runner
         self._order = manner.order
         self._ends_on_error = manner.ends_on_error
         self._outbox = outbox
+        self._message_bytes = message_bytes
         self._lines: dict[str, deque[_Slot]] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
 
@@ -186,7 +194,7 @@ class _Stream:
         try:
             response = await self._runner.infer(request, None)
             # Triton says so on every stream; a decoupled model's answers but the last say false.
-            answer = _packed(response, final=True)
+            answer = self._packed(response, final=True)
         except Exception as error:  # noqa: BLE001 - no request's error ends the stream
             answer = self._failure(request.message, error)
         self._settle(request.message, slot, answer)
@@ -200,7 +208,7 @@ class _Stream:
         try:
             async with aclosing(self._runner.answers(request, None)) as responses:
                 async for response in responses:
-                    outbox.put(_packed(response, final=False))
+                    outbox.put(self._packed(response, final=False))
                     await outbox.space()
         except Exception as error:  # noqa: BLE001 - no request's error ends the stream
             outbox.put(self._failure(message, error))
@@ -209,8 +217,13 @@ class _Stream:
                 end = pb.ModelInferResponse(
                     id=message.id, model_name=message.model_name, model_version=message.model_version
                 )
-                outbox.put(_packed(end, final=True))
+                outbox.put(self._packed(end, final=True))
         outbox.leave()
+
+    def _packed(self, response: pb.ModelInferResponse, *, final: bool) -> bytes:
+        response.parameters[_FINAL].bool_param = final
+        answer = pb.ModelStreamInferResponse(infer_response=response).SerializeToString()
+        return checked_size(answer, self._message_bytes, response.model_name)
 
     def _slot(self, message: pb.ModelInferRequest) -> _Slot | None:
         """Keep a place in the line; none is needed where answers go as they come."""
@@ -256,9 +269,21 @@ class _Stream:
         return response.SerializeToString()
 
 
-def _packed(response: pb.ModelInferResponse, *, final: bool) -> bytes:
-    response.parameters[_FINAL].bool_param = final
-    return pb.ModelStreamInferResponse(infer_response=response).SerializeToString()
+def checked_size(answer: bytes, limit: int, model: str) -> bytes:
+    """Return an answer that may be sent; gRPC would end its whole call for one that may not.
+
+    Raises:
+        InvalidRequest: it has more bytes than the limit.
+    """
+    if len(answer) > limit:
+        raise InvalidRequest.of_field(
+            "outputs",
+            f"model {model}: the answer takes {len(answer)} bytes, more than the {limit} of a message; ask for fewer "
+            "items or outputs, or for them in shared memory",
+            model=model,
+            limit_bytes=limit,
+        )
+    return answer
 
 
 def _flag(message: pb.ModelInferRequest, name: str) -> bool:

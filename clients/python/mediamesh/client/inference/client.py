@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from typing import TYPE_CHECKING, Self
 
-from mediamesh.client.channel import connect
+from mediamesh.client.channel import MAX_TENSORS_BYTES, connect
 from mediamesh.client.inference.answers import Answer, is_final
 from mediamesh.client.inference.classes import ScoredClass, scored_classes
 from mediamesh.client.inference.models import Models
@@ -49,6 +49,9 @@ class InferenceClient:
         patience: Seconds for which a request looks for a server while all are away; unless given, 5 where there are
             several servers and none, but for one more try, where there is one.
         keepalive_seconds: Of the connections to addresses, see :func:`mediamesh.client.connect`.
+        max_message_bytes: Of the connections to addresses: the largest request that is sent, and the largest answer
+            that is received. Not less than that of the servers, which is 64 MiB unless they are told otherwise: a
+            larger answer breaks off the stream that it comes on. A channel has the limit with which it was made.
 
     Attributes:
         models: What models there are, and loading them.
@@ -61,12 +64,14 @@ class InferenceClient:
         *servers: str | grpc.aio.Channel,
         patience: float | None = None,
         keepalive_seconds: float = 60.0,
+        max_message_bytes: int = MAX_TENSORS_BYTES,
     ) -> None:
         if not servers:
             raise InvalidRequest.of_field("servers", "at least one address is needed")
         self._given = servers
         self._patience = (_PATIENCE_SECONDS if len(servers) > 1 else 0.0) if patience is None else patience
         self._keepalive_seconds = keepalive_seconds
+        self._max_message_bytes = max_message_bytes
         self._exit = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -118,6 +123,7 @@ class InferenceClient:
 
         Raises:
             MeshError: the class that the server's error spells; a server that is not ours says only its sentence.
+            InvalidRequest: also where the request, or its answer, is larger than a message may be.
             DeadlineExceeded: the timeout passed.
             Unavailable: no server can be reached, or the streams broke off before the answer; may be repeated.
         """
@@ -261,7 +267,8 @@ class InferenceClient:
     async def _channel(self, given: str | grpc.aio.Channel, stack: AsyncExitStack) -> grpc.aio.Channel:
         if not isinstance(given, str):
             return given
-        return await stack.enter_async_context(connect(given, keepalive_seconds=self._keepalive_seconds))
+        channel = connect(given, keepalive_seconds=self._keepalive_seconds, max_message_bytes=self._max_message_bytes)
+        return await stack.enter_async_context(channel)
 
 
 def _shared(inputs: Inputs, outputs: Outputs) -> list[object]:

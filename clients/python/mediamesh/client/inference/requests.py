@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["CANCEL", "Inputs", "Outputs", "Parameters", "cancellation", "packed", "request_of"]
+__all__ = ["CANCEL", "Inputs", "Outputs", "Parameters", "cancellation", "checked_size", "packed", "request_of"]
 
 Inputs = Mapping[str, "Array | SharedTensor"]
 # Names of the wanted outputs, or by name the number of best classes wanted, or where in shared memory it shall go.
@@ -77,12 +77,31 @@ def request_of(
     return InferRequest(message, raw)
 
 
-def packed(request: InferRequest, key: str, seconds: float | None) -> bytes:
-    """Return the request as it travels, under an id; the server drops it when so many seconds pass in its queue."""
+def packed(request: InferRequest, key: str, seconds: float | None, limit: int | None) -> bytes:
+    """Return the request as it travels, under an id; the server drops it when so many seconds pass in its queue.
+
+    Raises:
+        InvalidRequest: it takes more bytes than the limit.
+    """
     request.message.id = key
     if seconds is not None:
         request.message.parameters["timeout"].int64_param = max(1, round(seconds * 1e6))
-    return join(*request)
+    return checked_size(join(*request), limit)
+
+
+def checked_size(data: bytes, limit: int | None) -> bytes:
+    """Return a message that may be sent; gRPC would fail one that may not, and with it whatever shares its call.
+
+    Raises:
+        InvalidRequest: it takes more bytes than the limit.
+    """
+    if limit is not None and len(data) > limit:
+        raise InvalidRequest(
+            f"The request takes {len(data)} bytes, more than the {limit} of a message, which is the setting "
+            "max_message_bytes of the client or of its channel.",
+            limit_bytes=limit,
+        )
+    return data
 
 
 def cancellation(model: str, key: str) -> bytes:

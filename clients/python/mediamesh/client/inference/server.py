@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf.message_factory import GetMessageClass
 
 from mediamesh.api.inference.v2 import inference_service_pb2 as pb
+from mediamesh.client.channel import message_limit
 from mediamesh.client.inference.answers import error_of, is_final
-from mediamesh.client.inference.requests import CANCEL, packed
+from mediamesh.client.inference.requests import CANCEL, checked_size, packed
 from mediamesh.client.inference.stream import Stream
 from mediamesh.wire.errors import MeshError, NotFound, NotImplementedByServer, Unavailable
 
@@ -55,6 +56,7 @@ class Server:
         self.channel, self.address = channel, address
         self.outstanding = self.failures = self.turn = 0
         self._tasks = tasks
+        self._limit = message_limit(channel)
         self._lacking: dict[str, float] = {}
         self._cancels: bool | None = None
         self._streams: dict[str, Stream] = {}
@@ -122,16 +124,16 @@ class Server:
             return False
 
     async def unary(self, method: str, request: Message, *, timeout: float | None = None) -> Any:
-        """Make any other call of the service."""
+        """Make any other call of the service.
+
+        Raises:
+            InvalidRequest: the request is too large to be sent.
+        """
         if (call := self._calls.get(method)) is None:
             answer = GetMessageClass(_DESCRIPTOR.methods_by_name[method].output_type)
-            call = self.channel.unary_unary(
-                f"{_SERVICE}/{method}",
-                request_serializer=type(request).SerializeToString,
-                response_deserializer=answer.FromString,
-            )
+            call = self.channel.unary_unary(f"{_SERVICE}/{method}", response_deserializer=answer.FromString)
             self._calls[method] = call
-        return await call(request, timeout=timeout)
+        return await call(checked_size(request.SerializeToString(), self._limit), timeout=timeout)
 
     async def ask(self, request: InferRequest, seconds: float | None) -> pb.ModelInferResponse:
         """Run a request over the stream of its model."""
@@ -141,7 +143,7 @@ class Server:
             if self._cancels is None:
                 self._cancels = False
                 self._read(self._learn())
-            self._streams[model] = stream = Stream(lambda: self._cancels is True)
+            self._streams[model] = stream = Stream(lambda: self._cancels is True, self._limit)
             self._read(stream.run(partial(self._open, metadata=_AS_READY)))
         return await stream.ask(request, seconds)
 
@@ -158,12 +160,13 @@ class Server:
 
     async def call(self, request: InferRequest, seconds: float | None) -> pb.ModelInferResponse:
         """Run a request in a call of its own, ModelInfer."""
-        response: pb.ModelInferResponse = await self._call(packed(request, request.message.id, None), timeout=seconds)
+        data = packed(request, request.message.id, None, self._limit)
+        response: pb.ModelInferResponse = await self._call(data, timeout=seconds)
         return response
 
     async def answers(self, request: InferRequest, seconds: float | None) -> AsyncGenerator[pb.ModelInferResponse]:
         """Run a request in a stream of its own, and yield its answers as they come; leaving cancels it."""
-        call = self._open(_only(packed(request, "1", seconds)), timeout=seconds)
+        call = self._open(_only(packed(request, "1", seconds, self._limit)), timeout=seconds)
         try:
             async for response in call:
                 if response.error_message:

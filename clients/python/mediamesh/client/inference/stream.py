@@ -40,10 +40,12 @@ class Stream:
 
     Args:
         cancels: Tells whether the server knows how a request is taken back.
+        limit: Most bytes of a request; None where nobody knows.
     """
 
-    def __init__(self, cancels: Callable[[], bool]) -> None:
+    def __init__(self, cancels: Callable[[], bool], limit: int | None) -> None:
         self.broken = False
+        self._limit = limit
         self._cancels = cancels
         self._ids = itertools.count(1)
         self._unwritten: asyncio.Queue[bytes | _Cancellation | None] = asyncio.Queue()
@@ -55,6 +57,7 @@ class Stream:
         """Send a request and wait for its answer; who stops waiting takes the request back.
 
         Raises:
+            InvalidRequest: the request is too large to be sent; those of others go on.
             Unavailable: the stream broke off before the answer.
             MeshError: what the server says.
         """
@@ -64,9 +67,13 @@ class Stream:
         sent = False
         try:
             await self._room.acquire()
-            if not answer.done():
-                self._unwritten.put_nowait(packed(request, key, seconds))
-                sent = True
+            try:
+                if not answer.done():
+                    self._unwritten.put_nowait(packed(request, key, seconds, self._limit))
+                    sent = True
+            finally:
+                if not sent:
+                    self._room.release()
             return await answer
         finally:
             del self._waiting[key]
