@@ -103,8 +103,28 @@ async def test_a_shape_that_claims_more_than_any_memory_is_refused(tiny) -> None
     with pytest.raises(InvalidRequest, match="holds 8 bytes"):
         await GRPCInferenceServiceStub(tiny).ModelInfer(request)
     request.model_name, request.inputs[0].datatype = "identity_BYTES", "BYTES"
+    with pytest.raises(InvalidRequest, match="65536 at most"):
+        await GRPCInferenceServiceStub(tiny).ModelInfer(request)
+    request.inputs[0].ClearField("shape")
+    request.inputs[0].shape.extend([1, 3])
     with pytest.raises(InvalidRequest, match="too few"):
         await GRPCInferenceServiceStub(tiny).ModelInfer(request)
+
+
+async def test_more_texts_than_are_read_are_refused_wherever_they_lie(tiny) -> None:
+    raw = pb.ModelInferRequest(model_name="identity_BYTES", raw_input_contents=[bytes(4 * 65_537)])
+    listed, shared = (
+        pb.ModelInferRequest(model_name="identity_BYTES"),
+        pb.ModelInferRequest(model_name="identity_BYTES"),
+    )
+    for request in (raw, listed, shared):
+        request.inputs.add(name="x", datatype="BYTES", shape=[1, 65_537])
+    listed.inputs[0].contents.bytes_contents.extend([b""] * 65_537)
+    shared.inputs[0].parameters["shared_memory_region"].string_param = "r"
+    for request in (raw, listed, shared):
+        with pytest.raises(InvalidRequest, match="has 65537 BYTES elements, 65536 at most") as raised:
+            await GRPCInferenceServiceStub(tiny).ModelInfer(request)
+        assert [name for name, _ in raised.value.violations] == ["inputs[0].shape"]
 
 
 @pytest.mark.parametrize(
@@ -113,7 +133,7 @@ async def test_a_shape_that_claims_more_than_any_memory_is_refused(tiny) -> None
         ("BOOL", b"\x01\x02", "neither 0 nor 1"),
         ("BYTES", b"\x01\0\0\0a\xff\xff\xff\xff", "ends within BYTES element 1"),
         ("BYTES", b"\x01\0\0\0a\x01\0\0\0\xff", "not UTF-8"),
-        ("BYTES", b"\0\0\0\0\0\0\0\0\0\0\0\0", "holds 3 BYTES elements, expected 2"),
+        ("BYTES", b"\0\0\0\0\0\0\0\0\0\0\0\0", "holds more than 2 BYTES elements, 4 bytes of them"),
     ],
 )
 async def test_garbage_in_raw_contents_is_refused(tiny, kind, raw, sentence) -> None:

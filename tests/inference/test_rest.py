@@ -221,6 +221,11 @@ async def test_an_input_that_does_not_fit_is_named_with_what_was_expected(edge, 
         raise InvalidRequest(answer.error)
 
 
+def test_more_texts_than_are_read_are_refused() -> None:
+    with pytest.raises(ValueError, match="has 3 BYTES elements, 2 at most"):
+        raw_of("BYTES", [1, 3], [["a", "b", "c"]], 2)
+
+
 @pytest.mark.parametrize(
     ("kind", "data", "sentence"),
     [
@@ -230,6 +235,7 @@ async def test_an_input_that_does_not_fit_is_named_with_what_was_expected(edge, 
         ("INT64", [-(2**63) - 1, 0], "outside of -9223372036854775808 to"),
         ("BOOL", [2, 0], "neither true nor false"),
         ("BYTES", ["a", 7], "holds 7, expected texts"),
+        ("BYTES", ["a", "b", "c", 7], "holds more than 2 elements"),
         ("BYTES", ["a", "\ud800"], "half a character"),
         ("FP16", [1e5, 0], "beyond 65504"),
         ("BF16", [3.4e38, 0], "beyond 3.39e"),

@@ -71,3 +71,9 @@ def test_an_array_that_no_tensor_holds_is_refused(dtype) -> None:
 @pytest.mark.stack
 def test_bf16_bits_are_the_upper_half_of_floats() -> None:
     assert bf16_to_fp32(np.array([0x3FC0, 0xC000, 0x7F80], np.uint16)).tolist() == [1.5, -2, float("inf")]
+
+
+def test_texts_are_read_no_further_than_a_shape_claims_them() -> None:
+    unreadable = b"\xff" * 4
+    with pytest.raises(ValueError, match="holds more than 1 BYTES elements, 4 bytes of them"):
+        from_raw("BYTES", [1], b"\x01\0\0\0a" + unreadable)

@@ -36,7 +36,10 @@ async def app(settings: Settings) -> AsyncGenerator[Part]:
                 message_bytes=settings.max_message_bytes,
             )
             edge = InferenceEdgeServicer(
-                servicer, most_bytes=settings.max_message_bytes, most_json=settings.rest_json_bytes
+                servicer,
+                most_bytes=settings.max_message_bytes,
+                most_json=settings.rest_json_bytes,
+                most_texts=settings.bytes_elements,
             )
 
             def register_both(server: grpc.aio.Server) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -9,9 +10,12 @@ from typing import TYPE_CHECKING
 from mediamesh.api.inference.v2 import model_config_pb2 as config_pb
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-__all__ = ["BY_ONNX", "TO_CONFIG", "TensorSpec"]
+__all__ = ["BY_ONNX", "MOST_TEXTS", "TO_CONFIG", "TensorSpec", "check_texts"]
+
+# Elements of BYTES are read one by one, for which everybody waits: some 50 ms.
+MOST_TEXTS = 65_536
 
 _ONNX = {
     "BOOL": "bool", "UINT8": "uint8", "UINT16": "uint16", "UINT32": "uint32", "UINT64": "uint64", "INT8": "int8",
@@ -48,3 +52,13 @@ class TensorSpec:
         if len(shape) != len(self.shape):
             return False
         return all(given == own or own < 0 for given, own in zip(shape, self.shape, strict=True))
+
+
+def check_texts(datatype: str, shape: Sequence[int], most: int) -> None:
+    """Refuse a tensor of more BYTES elements than are read of one.
+
+    Raises:
+        ValueError: it has more.
+    """
+    if datatype == "BYTES" and (count := math.prod(shape)) > most:
+        raise ValueError(f"has {count} BYTES elements, {most} at most are read (MEDIAMESH_INFERENCE_BYTES_ELEMENTS)")

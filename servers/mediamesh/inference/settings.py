@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import DirectoryPath, Field
 
 from mediamesh.client.channel import MAX_TENSORS_BYTES
+from mediamesh.inference.datatypes import MOST_TEXTS
 from mediamesh.kit.settings import ServerSettings
 
 __all__ = ["Settings"]
@@ -78,6 +79,12 @@ class Settings(ServerSettings):
         ge=1024,
         le=1 << 30,
         description="Largest message, of a request or an answer; holds its tensors.",
+    )
+    bytes_elements: int = Field(
+        default=MOST_TEXTS,
+        ge=1,
+        le=1 << 30,
+        description="Most elements of an input of BYTES; reading them holds up every other request.",
     )
     shared_memory: Literal["map", "copy", "off"] = Field(
         default="map",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 
 from mediamesh.api.inference.v2 import inference_service_pb2 as pb
+from mediamesh.inference.datatypes import MOST_TEXTS, check_texts
 from mediamesh.inference.protocol.classification import best_classes
 from mediamesh.inference.protocol.shared_memory import Room
 from mediamesh.wire.errors import InvalidRequest
@@ -71,6 +72,7 @@ class Signature:
         max_batch_size: Largest size of the batch dimension; 0 when there is none.
         optional: Names of the inputs that a request may leave out.
         labels: Names of the classes by output, for the classification extension.
+        most_texts: Most elements of an input of BYTES.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Signature:
         *,
         optional: Iterable[str] = (),
         labels: Mapping[str, Sequence[str]] = MappingProxyType({}),
+        most_texts: int = MOST_TEXTS,
     ) -> None:
         self.inputs = {spec.name: spec for spec in inputs}
         self.outputs = {spec.name: spec for spec in outputs}
@@ -90,6 +93,7 @@ class Signature:
         self._max_batch_size = max_batch_size
         self._required = frozenset(self.inputs).difference(optional)
         self._labels = labels
+        self._most_texts = most_texts
         self._known: dict[tuple[str, str, tuple[int, ...]], _Known] = {}
         self._described: dict[tuple[str, tuple[int, ...]], pb.ModelInferResponse.InferOutputTensor] = {}
 
@@ -241,6 +245,10 @@ class Signature:
             raise self._invalid(
                 f"inputs[{index}].shape", f"input {spec.name!r} has shape {list(shape)}, expected {list(spec.shape)}"
             )
+        try:
+            check_texts(spec.datatype, shape, self._most_texts)
+        except ValueError as error:
+            raise self._invalid(f"inputs[{index}].shape", f"input {spec.name!r} {error}") from None
         return spec, shape
 
     def _from_contents(self, index: int, tensor: Tensor, spec: TensorSpec, shape: tuple[int, ...]) -> Array:

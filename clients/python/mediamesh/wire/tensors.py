@@ -147,17 +147,21 @@ def _unpacked(raw: bytes | memoryview, count: int) -> list[bytes]:
     # An element takes four bytes at least: a shape that claims more is refused before a list of its size is made.
     if len(raw) < count * _LENGTH.size:
         raise ValueError(f"holds {len(raw)} bytes, too few for {count} BYTES elements")
+    raw = bytes(raw)  # slices of a view take thrice as long
     elements: list[bytes] = []
     at = 0
-    while at < len(raw):
+    # No further than to what was claimed, however many there are.
+    while at < len(raw) and len(elements) < count:
         begin = at + _LENGTH.size
         end = begin + _LENGTH.unpack_from(raw, at)[0] if begin <= len(raw) else len(raw) + 1
         if end > len(raw):
             raise ValueError(f"ends within BYTES element {len(elements)}")
-        elements.append(bytes(raw[begin:end]))
+        elements.append(raw[begin:end])
         at = end
     if len(elements) != count:
         raise ValueError(f"holds {len(elements)} BYTES elements, expected {count}")
+    if at != len(raw):
+        raise ValueError(f"holds more than {count} BYTES elements, {len(raw) - at} bytes of them")
     return elements
 
 

@@ -63,7 +63,7 @@ async def open_decoder(
     counters = GenerationCounters(directory.name, str(version), decoder.cache.token_bytes)
     reader = Reader(label, prompter, options, context=context, vocabulary=decoder.vocabulary)
     optional = [spec.name for spec in INPUTS]
-    signature = Signature(label, INPUTS, OUTPUTS, 0, optional=optional)
+    signature = Signature(label, INPUTS, OUTPUTS, 0, optional=optional, most_texts=settings.bytes_elements)
     async with generating(
         label, decoder, waiting, counters, options, reader=reader, prompter=prompter, ends=facts.end_token_ids
     ) as generator:

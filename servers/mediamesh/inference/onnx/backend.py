@@ -128,6 +128,7 @@ def _open(label: str, directory: Path, version: int, config: config_pb.ModelConf
         full.max_batch_size,
         optional=[spec.name for spec in inputs if spec.optional],
         labels=labels,
+        most_texts=settings.bytes_elements,
     )
     return _Opened(full, signature, instances.sessions, policy, pace, sequences)
 

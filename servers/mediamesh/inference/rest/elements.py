@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mediamesh.inference.datatypes import MOST_TEXTS, check_texts
 from mediamesh.wire.tensors import DTYPES, bf16_to_fp32, from_raw, to_raw
 
 if TYPE_CHECKING:
@@ -22,8 +24,14 @@ _MOST_SHOWN = 60
 _INFINITE_BF16 = 0x7F80
 
 
-def raw_of(datatype: str, shape: Sequence[int], data: Any) -> bytes | memoryview:
+def raw_of(datatype: str, shape: Sequence[int], data: Any, most_texts: int = MOST_TEXTS) -> bytes | memoryview:
     """Return the raw contents of a tensor whose elements JSON spells, flat or nested as its shape.
+
+    Args:
+        datatype: Type of its elements.
+        shape: Its shape.
+        data: The elements.
+        most_texts: Most elements of BYTES.
 
     Raises:
         ValueError: they are not the elements of such a tensor.
@@ -32,7 +40,8 @@ def raw_of(datatype: str, shape: Sequence[int], data: Any) -> bytes | memoryview
         raise ValueError(f"is {datatype!r}, expected one of {', '.join(DTYPES)}")
     if not isinstance(data, list):
         raise ValueError(f"holds {excerpt(data)} as data, expected a list")  # noqa: TRY004 - wrong data, not code
-    array = _texts(data) if datatype == "BYTES" else _numbers(datatype, data)
+    check_texts(datatype, shape, most_texts)
+    array = _texts(data, math.prod(shape)) if datatype == "BYTES" else _numbers(datatype, data)
     if array.ndim > 1 and list(array.shape) != list(shape):
         raise ValueError(f"is nested as {list(array.shape)}, expected {list(shape)} or a flat list")
     if array.size != math.prod(shape):
@@ -62,12 +71,14 @@ def excerpt(value: Any) -> str:
     return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
 
 
-def _texts(data: list[Any]) -> Array:
+def _texts(data: list[Any], count: int) -> Array:
     """Return texts as bytes; nested lists lose their nesting, which says nothing for texts."""
     try:
-        elements = [text.encode() for text in _flat(data)]
+        elements = [text.encode() for text in islice(_flat(data), count + 1)]
     except UnicodeEncodeError:
         raise ValueError("holds half a character, which UTF-8 cannot carry") from None
+    if len(elements) > count:
+        raise ValueError(f"holds more than {count} elements")
     array = np.empty(len(elements), np.object_)
     array[:] = elements
     return array

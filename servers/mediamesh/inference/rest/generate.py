@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mediamesh.api.inference.v2 import inference_service_pb2 as pb
+from mediamesh.inference.datatypes import MOST_TEXTS
 from mediamesh.inference.rest.elements import excerpt, raw_of
 from mediamesh.inference.rest.requests import set_parameter
 from mediamesh.kit.boundary import checked
@@ -20,7 +21,12 @@ __all__ = ["generate_request"]
 
 
 def generate_request(
-    name: str, version: str, given: Mapping[str, Any], inputs: Mapping[str, TensorSpec]
+    name: str,
+    version: str,
+    given: Mapping[str, Any],
+    inputs: Mapping[str, TensorSpec],
+    *,
+    most_texts: int = MOST_TEXTS,
 ) -> InferRequest:
     """Return the request of a flat object.
 
@@ -29,6 +35,7 @@ def generate_request(
         version: Its version; may be empty.
         given: The object: ``id``, inputs by name, and parameters, bare or in an object ``parameters``.
         inputs: What the model takes.
+        most_texts: Most elements of an input of BYTES.
 
     Raises:
         InvalidRequest: a value is none that its input or a parameter can hold; names it.
@@ -38,7 +45,7 @@ def generate_request(
     raw: list[bytes | memoryview] = []
     for key, value in given.items():
         if spec := inputs.get(key):
-            raw.append(_add(message, spec, value, where))
+            raw.append(_add(message, spec, value, where, most_texts))
         elif key == "id" and isinstance(value, str) and value.isprintable():
             message.id = value
         elif key == "parameters" and isinstance(value, dict):
@@ -50,14 +57,17 @@ def generate_request(
     return InferRequest(message, raw)
 
 
-def _add(message: pb.ModelInferRequest, spec: TensorSpec, value: Any, where: str) -> bytes | memoryview:
+def _add(
+    message: pb.ModelInferRequest, spec: TensorSpec, value: Any, where: str, most_texts: int
+) -> bytes | memoryview:
     """Add an input; a bare value is a tensor of one element, a list fills the last dimensions."""
     data = value if isinstance(value, list) else [value]
     shape = _sizes(data)
     try:
         # One number for a model that takes pictures is refused by the model's own shape, later.
         shape = [1] * (len(spec.shape) - len(shape)) + shape
-        raw = raw_of(spec.datatype, shape, data if len(shape) == len(_sizes(data)) else _flattened(data))
+        flat = data if len(shape) == len(_sizes(data)) else _flattened(data)
+        raw = raw_of(spec.datatype, shape, flat, most_texts)
     except ValueError as error:
         raise InvalidRequest.of_field(
             spec.name, f"{where}: input {spec.name!r} ({spec}) {error}; given is {excerpt(value)}"

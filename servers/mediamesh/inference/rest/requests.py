@@ -11,6 +11,7 @@ import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mediamesh.api.inference.v2 import inference_service_pb2 as pb
+from mediamesh.inference.datatypes import MOST_TEXTS
 from mediamesh.inference.rest.elements import excerpt, raw_of
 from mediamesh.kit.boundary import checked
 from mediamesh.wire.errors import InvalidRequest
@@ -46,7 +47,9 @@ class RestRequest(NamedTuple):
     binary: Mapping[str, bool]
 
 
-def infer_request(name: str, version: str, body: memoryview, header_length: int | None) -> RestRequest:
+def infer_request(
+    name: str, version: str, body: memoryview, header_length: int | None, *, most_texts: int = MOST_TEXTS
+) -> RestRequest:
     """Return the request of a body; what is raw in it stays a view.
 
     Args:
@@ -54,6 +57,7 @@ def infer_request(name: str, version: str, body: memoryview, header_length: int 
         version: Its version, from the address; may be empty.
         body: JSON, and bytes behind it.
         header_length: How much of the body is JSON; None is all.
+        most_texts: Most elements of an input of BYTES.
 
     Raises:
         InvalidRequest: the body is no request; names the model, the field, and what was expected and given.
@@ -69,7 +73,8 @@ def infer_request(name: str, version: str, body: memoryview, header_length: int 
     parameters = _object(given.get("parameters", {}), f"model {name}", "parameters")
     all_binary = _flag(parameters, _ALL_BINARY, f"model {name}", "parameters", default=False)
     _set_parameters(message.parameters, parameters, {_ALL_BINARY}, f"model {name}", "parameters")
-    raw = _inputs(message, _list(given.get("inputs", []), f"model {name}", "inputs"), body[length:])
+    inputs = _list(given.get("inputs", []), f"model {name}", "inputs")
+    raw = _inputs(message, inputs, body[length:], most_texts)
     binary = _outputs(message, _list(given.get("outputs", []), f"model {name}", "outputs"), all_binary=all_binary)
     checked(message)
     return RestRequest(InferRequest(message, raw), all_binary, binary)
@@ -149,7 +154,9 @@ def _filled(shape: Sequence[int], elements: int) -> list[int]:
     return filled
 
 
-def _inputs(message: pb.ModelInferRequest, given: list[Any], binary: memoryview) -> list[bytes | memoryview]:
+def _inputs(
+    message: pb.ModelInferRequest, given: list[Any], binary: memoryview, most_texts: int
+) -> list[bytes | memoryview]:
     raw: list[bytes | memoryview] = []
     at = 0
     for index, entry in enumerate(given):
@@ -169,7 +176,7 @@ def _inputs(message: pb.ModelInferRequest, given: list[Any], binary: memoryview)
                 at += size
             case "data":
                 try:
-                    raw.append(raw_of(datatype, shape, tensor["data"]))
+                    raw.append(raw_of(datatype, shape, tensor["data"], most_texts))
                 except ValueError as error:
                     raise InvalidRequest.of_field(f"{field}.data", f"{where} {error}") from None
     if at != len(binary):

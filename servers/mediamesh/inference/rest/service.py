@@ -48,12 +48,14 @@ class InferenceEdgeServicer:
         server: Who answers.
         most_bytes: Largest body that is read.
         most_json: Largest part of it that may be JSON: reading it holds up every other request.
+        most_texts: Most elements of an input of BYTES, for the same reason.
     """
 
-    def __init__(self, server: InferenceServicer, *, most_bytes: int, most_json: int) -> None:
+    def __init__(self, server: InferenceServicer, *, most_bytes: int, most_json: int, most_texts: int) -> None:
         self._server = server
         self._most_bytes = most_bytes
         self._most_json = most_json
+        self._most_texts = most_texts
 
     async def ServerLive(self, request: pb.ServerLiveRequest, context: Context) -> None:
         """Answer: who can, is live."""
@@ -200,7 +202,7 @@ class InferenceEdgeServicer:
         if length and not int(length):
             return lone_tensor(name, version, body, self._server.inputs_of(name, version))
         self._check_json(int(length) if length else len(body), f"model {name}")
-        return infer_request(name, version, body, int(length) if length else None)
+        return infer_request(name, version, body, int(length) if length else None, most_texts=self._most_texts)
 
     async def _collected(self, requests: AsyncIterator[bytes], context: Context) -> tuple[str, str, memoryview]:
         """Return what the address says, and the whole body, which comes in pieces."""
@@ -218,7 +220,7 @@ class InferenceEdgeServicer:
     async def _generated(self, request: Request, context: Context) -> AsyncGenerator[dict[str, Any]]:
         given = self._object(request, context, f"model {request.name}")
         inputs = self._server.inputs_of(request.name, request.version)
-        wanted = generate_request(request.name, request.version, given, inputs)
+        wanted = generate_request(request.name, request.version, given, inputs, most_texts=self._most_texts)
         runner, seconds = self._server.runner, time_left(context)
         if not runner.decoupled(wanted):
             yield flat(await runner.infer(wanted, seconds))
