@@ -15,6 +15,7 @@ from mediamesh.client import connect
 from mediamesh.client.inference import Answer, InferenceClient
 from mediamesh.inference.configuration.config import read_config
 from mediamesh.inference.generation.decoder import Decoder
+from mediamesh.inference.generation.sampling import Sampler
 from mediamesh.inference.model import loaded
 from mediamesh.inference.scheduling import Call
 from mediamesh.inference.settings import Settings
@@ -393,3 +394,23 @@ async def test_a_model_without_a_template_refuses_messages(client) -> None:
     with pytest.raises(InvalidRequest, match="no chat template"):
         async for _ in client.stream("mute", {"messages": np.array(["a"])}):
             pass
+
+
+async def test_a_temperature_next_to_zero_takes_the_best_tokens_too(client) -> None:
+    assert await text(client, "cold", temperature=1e-46) == await text(client, "cold", temperature=0)
+
+
+async def test_who_cannot_be_given_a_token_fails_alone(client, monkeypatch) -> None:
+    choose = Sampler.choose
+
+    def fails_for_some(self, logits):
+        return logits.item() if self._sampling.seed == 13 else choose(self, logits)  # of an array there is no item
+
+    alone = await text(client, "sound")
+    monkeypatch.setattr(Sampler, "choose", fails_for_some)
+    texts = [text(client, "sound", seed=number) for number in (12, 13, 14)]
+    before, failed, behind = await asyncio.gather(*texts, return_exceptions=True)
+    assert before == behind == alone
+    assert type(failed) is MeshError
+    assert "log has the cause" in failed.text
+    assert await text(client, "sound") == alone

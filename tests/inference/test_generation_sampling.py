@@ -35,6 +35,12 @@ def test_without_temperature_the_best_token_is_taken() -> None:
     assert chosen([0.0, 3.0, 2.9]) == {1}
 
 
+@pytest.mark.parametrize("temperature", [5e-324, 1e-46, 1e-44, 1e-38, 1e-6])
+@pytest.mark.parametrize("filters", [{}, {"top_k": 2}, {"top_p": 0.5}, {"min_p": 0.3}])
+def test_a_temperature_next_to_zero_is_none(temperature, filters) -> None:
+    assert chosen([0.0, 3.0, 2.9], draws=10, temperature=temperature, **filters) == {1}
+
+
 @pytest.mark.parametrize(
     "filters", [{"top_k": 2}, {"top_p": 0.5}, {"top_p": 0.95}, {"min_p": 0.3}, {"top_k": 3, "top_p": 0.6, "min_p": 0.1}]
 )

@@ -103,14 +103,16 @@ class Engine:
         """Run the model; when it fails, those whom it ran for have failed, and the engine goes on."""
         try:
             act()
-        except MeshError as error:
-            failure = error
-        except Exception:  # noqa: BLE001 - the worker outlives whatever a step does to it
-            _LOG.exception("model %s failed", self._label)
-            failure = MeshError(f"Model {self._label} failed; the server's log has the cause.")
-        else:
-            return
-        self._tell(self._leave([(job, failure) for job in whom()]))
+        except Exception as error:  # noqa: BLE001 - the worker outlives whatever a step does to it
+            failure = self._failure(error)
+            self._tell(self._leave([(job, failure) for job in whom()]))
+
+    def _failure(self, error: Exception) -> MeshError:
+        """Return what callers are told of an error; one that is not meant for them goes to the log."""
+        if isinstance(error, MeshError):
+            return error
+        _LOG.error("model %s failed", self._label, exc_info=error)
+        return MeshError(f"Model {self._label} failed; the server's log has the cause.")
 
     def _drop(self) -> None:
         """Let those go whose callers left or whose time is over."""
@@ -221,8 +223,8 @@ class Engine:
     def _next_token(self, job: Job, logits: Array) -> Piece:
         try:
             return job.accept(job.sampler.choose(logits))
-        except MeshError as error:
-            return Piece(job, error=error)
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with one request, the others go on
+            return Piece(job, error=self._failure(error))
 
 
 def _common(job: Job, other: Job) -> int:

@@ -20,6 +20,8 @@ __all__ = ["Sampler", "Sampling"]
 # Of 49 152 tokens all but some dozens lie further below the best than this; sorting all takes longer than the model's
 # last layer.
 _DEPTHS = (8.0, 16.0, 32.0, math.inf)
+# So cold, a token that is worse by as little as float32 tells apart is never drawn; divided by less, logits overflow.
+_COLDEST = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,7 @@ class Sampling:
 
     Attributes:
         repetition_penalty: Divides positive and multiplies negative logits of tokens that are there already; 1 is none.
-        temperature: Divides the logits; 0 always takes the best token.
+        temperature: Divides the logits; 0, or next to it, always takes the best token.
         top_k: Only so many best tokens; 0 is all.
         top_p: Only the best tokens that together have this probability.
         min_p: Only tokens with this share of the best one's probability.
@@ -67,7 +69,7 @@ class Sampler:
         best = int(logits.argmax())
         if not math.isfinite(logits[best]):
             raise MeshError("The model's logits are no numbers.")
-        token = best if not self._sampling.temperature else self._draw(logits, float(logits[best]))
+        token = best if self._sampling.temperature < _COLDEST else self._draw(logits, float(logits[best]))
         if self._seen is not None:
             self._seen.add(token)
         return token
