@@ -72,12 +72,7 @@ class Outbox:
         self._done: set[str] = set()
         self._counts: dict[str, int] = defaultdict(int)
         self._captured: Capture | None = None
-        self._targets = {name: targets.get((node.id, name), []) for name in self._pins}
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing has left the node yet."""
-        return not self._done and not self._counts
+        self._targets = {name: [*targets.get((node.id, name), [])] for name in self._pins}
 
     def pin(self, name: str) -> Pin:
         """Return an output pin.
@@ -107,8 +102,9 @@ class Outbox:
         await self._tell(name, self._told.get(name, value))
 
     async def _tell(self, name: str, value: value_pb2.Value) -> None:
-        self._done.add(name)
         await self._journal.record(self._node.id, node_output=agent_service_pb2.PinValue(pin=name, value=value))
+        # A value that is not recorded did not leave: its readers are told with the node's failure.
+        self._done.add(name)
         self._deliver(name, value)
 
     def capture(self, max_bytes: int) -> Capture:
@@ -180,10 +176,14 @@ class Outbox:
         """
         if self.pin(name).type != pin_pb2.PIN_TYPE_STREAM or name in self._done:
             raise AgentFailed(f"The agent ended `{name}`, which does not stream or has ended.", pin=name)
-        self._done.add(name)
         await self._broadcast.end(self._node.id, name)
-        for inbox, target in self._targets[name]:
+        waiting = self._targets[name]
+        while waiting:
+            inbox, target = waiting[0]
             await inbox.end(target.name)
+            # If the node is stopped while another one keeps it waiting, this one has its end.
+            del waiting[0]
+        self._done.add(name)
 
     async def finish(self) -> None:
         """Settle what is open: streams end, and single values that did not come are missed.
