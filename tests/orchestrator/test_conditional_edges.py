@@ -234,3 +234,36 @@ async def test_whatever_the_branches_every_node_gives_what_the_conditions_say(me
     async with asyncio.TaskGroup() as tasks:
         for seed in range(12):
             tasks.create_task(holds(seed))
+
+
+async def after(mesh, agents, node_id, source):
+    """Run to the end, where what is slow goes on once a node has finished; return the last event and the texts."""
+    outputs = {}
+    agents.release.clear()
+    async for event in mesh.flows.run(source, timeout=5):
+        if event.HasField("node_finished") and event.node_id == node_id:
+            agents.release.set()
+        if event.HasField("node_output"):
+            outputs[event.node_id, event.node_output.pin] = event.node_output.value.text
+    agents.release.clear()
+    return event.execution_finished, outputs
+
+
+async def test_what_a_node_did_not_give_is_null_while_the_condition_waits_for_something_else(mesh, agents) -> None:
+    source = flow(
+        "text test.echo, outputs: {text: hi}", "pick test.picky", "wait test.slow", "end test.echo",
+        edges="text.text>pick.text wait.text>end.text",
+        when={"wait.text>end.text": "pick.length == null and value == 'slow'"},
+    )  # fmt: skip
+    finished, outputs = await after(mesh, agents, "pick", source)
+    assert (finished.state, outputs["end", "text"]) == (pb.EXECUTION_STATE_SUCCEEDED, "slow")
+
+
+async def test_an_alternative_that_gave_nothing_leaves_its_pin_to_the_other_one(mesh, agents) -> None:
+    source = flow(
+        "text test.echo, outputs: {text: hi}", "pick test.picky", "wait test.slow", "end test.join",
+        edges="text.text>pick.text pick.length>end.a wait.text>end.a text.text>end.b",
+        when={"text.text>pick.text": "value == 'hi'", "wait.text>end.a": "value == 'slow'"},
+    )  # fmt: skip
+    finished, outputs = await after(mesh, agents, "pick", source)
+    assert (finished.state, outputs["end", "text"]) == (pb.EXECUTION_STATE_SUCCEEDED, "slow+hi")

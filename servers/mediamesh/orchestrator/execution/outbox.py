@@ -201,6 +201,7 @@ class Outbox:
             elif not pin.optional and self._targets[name]:
                 raise AgentFailed(f"The agent finished without a value on `{name}`.", pin=name)
             else:
+                self._done.add(name)
                 for inbox, target in self._targets[name]:
                     inbox.without(target.name, self._node.id)
 
