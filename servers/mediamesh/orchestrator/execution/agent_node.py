@@ -129,6 +129,7 @@ class AgentNodes:
             client = self.agents.client(node.type, attempt)
             await work.run(client, timeout=max(0.001, seconds))
         except (MeshError, asyncio.CancelledError) as error:
+            await feed.end_try()
             told = failure_at(node, error)
             # A stream that broke off on its way here breaks off again.
             if not work.pristine or not feed.is_whole or told is feed.failure:

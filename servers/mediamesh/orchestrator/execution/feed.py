@@ -52,6 +52,7 @@ class Feed:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        await self.end_try()
         for task in self._tasks:
             task.cancel()
         # The group would wrap what it is given; it has no errors of its own.
@@ -66,14 +67,24 @@ class Feed:
         """Keep nothing any more: there will be no other try."""
         self._bounds = type(self._bounds)(0, 0)
 
-    async def frames(self) -> AsyncIterator[RunRequest]:
-        """Yield all frames of a new try, which ends an earlier one, until each stream has ended.
+    def frames(self) -> AsyncIterator[RunRequest]:
+        """Return all frames as a new try, which ends an earlier one, until each stream has ended.
 
         Raises:
             StreamInterrupted: a producer failed.
         """
+        # The try counts from here, not from its first frame: one that is over may be asked for that one yet.
         self._try += 1
-        self._cursor, this = self._dropped, self._try
+        self._cursor = self._dropped
+        return self._frames(self._try)
+
+    async def end_try(self) -> None:
+        """Give the last try nothing more: grpc goes on asking for frames when a call has failed."""
+        self._try += 1
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def _frames(self, this: int) -> AsyncIterator[RunRequest]:
         while (frame := await self._next(this)) is not None:
             yield frame
 
