@@ -84,7 +84,11 @@ class Journal:
             self._has_room.clear()
             await self._has_room.wait()
         self._queued_bytes += size
-        await self._queue.put(made)
+        try:
+            await self._queue.put(made)
+        except asyncio.CancelledError:
+            self._free(size)
+            raise
 
     async def write(self) -> None:
         """Store what is recorded, until cancelled.
@@ -100,10 +104,13 @@ class Journal:
                 batch.append(self._queue.get_nowait())
                 size += batch[-1].ByteSize()
             await self._append(batch)
-            self._queued_bytes -= size
-            self._has_room.set()
+            self._free(size)
             for _ in batch:
                 self._queue.task_done()
+
+    def _free(self, size: int) -> None:
+        self._queued_bytes -= size
+        self._has_room.set()
 
     async def flush(self) -> None:
         """Wait until all that was recorded is stored."""
