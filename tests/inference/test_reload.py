@@ -12,6 +12,8 @@ import pytest
 
 from mediamesh.client import connect
 from mediamesh.client.inference import InferenceClient
+from mediamesh.inference.repository import control
+from mediamesh.inference.repository.held import hold
 from mediamesh.inference.repository.repository import open_repository
 from mediamesh.inference.settings import Settings
 from mediamesh.wire.errors import FailedPrecondition, NotFound, Unavailable
@@ -242,3 +244,48 @@ async def test_memory_comes_back_when_a_model_is_unloaded(tmp_path) -> None:
             await client.models.unload("large")
             await until(unloaded)
         assert part.memory < before + 0.3 * weights
+
+
+@pytest.fixture
+async def reloading(tmp_path, monkeypatch):
+    """Two versions that are loaded again: the first is in place, the second begins once it is told to."""
+    models.add_model(tmp_path, "scale", models.times(2), "version_policy { all {} }")
+    replace(tmp_path, "scale", models.times(2), version=2)
+    settings = Settings(model_repository=tmp_path, model_control="explicit", load_models=("*",), measure_seconds=0)
+    begin = asyncio.Event()
+    async with asyncio.timeout(20), open_repository(settings) as repository:
+        placed, offer = asyncio.Event(), repository.offer
+
+        def offered(model, reason="") -> None:
+            offer(model, reason)
+            placed.set()
+
+        async def held(tasks, source, version, settings):
+            if version == 2:
+                await begin.wait()
+            return await hold(tasks, source, version, settings)
+
+        monkeypatch.setattr(repository, "offer", offered)
+        monkeypatch.setattr(control, "hold", held)
+        for version in (1, 2):
+            replace(tmp_path, "scale", models.times(3), version)
+        loading = asyncio.create_task(repository.control.load("scale"))
+        await placed.wait()
+        yield repository, loading, begin
+
+
+async def test_a_server_may_stop_amid_the_loading_of_several_versions(reloading) -> None:
+    repository, loading, _ = reloading
+    await repository.control.stop()
+    with pytest.raises(Unavailable):
+        await loading
+
+
+async def test_a_model_may_vanish_amid_the_loading_of_several_versions(reloading, tmp_path) -> None:
+    repository, loading, begin = reloading
+    old = repository.find("scale", "2")
+    shutil.rmtree(tmp_path / "scale")
+    begin.set()
+    with pytest.raises(FailedPrecondition, match=r"/scale: No such file or directory"):
+        await loading
+    assert repository.find("scale", "2") is old

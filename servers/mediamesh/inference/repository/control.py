@@ -59,6 +59,8 @@ class Control:
         self._settings = settings
         self._tasks = tasks
         self._held: dict[str, dict[int, Held]] = defaultdict(dict)
+        # What requests find no more, until it is freed: whoever was about to see to that may be cancelled before.
+        self._leaving: set[Held] = set()
         self._turns: dict[str, asyncio.Lock] = {}
         self._waiting: dict[str, int] = {}
         self._room = asyncio.Semaphore(settings.loads_at_once)
@@ -83,9 +85,9 @@ class Control:
             task.cancel()
         if self._working:
             await asyncio.wait(self._working)
-        held = [held for versions in self._held.values() for held in versions.values()]
+        self._leaving.update(held for versions in self._held.values() for held in versions.values())
         self._held.clear()
-        await asyncio.gather(*(each.retire() for each in held))
+        await asyncio.gather(*map(self._free, list(self._leaving)))
 
     async def load(self, name: str, override: Override | None = None) -> None:
         """Load a model, or load it again where its files or configuration have changed; returns when it is ready.
@@ -185,9 +187,10 @@ class Control:
         with source:
             try:
                 versions = source.versions()
-            except LoadError as error:
+            except (LoadError, OSError) as failure:
+                error = _load_error(failure)
                 self._refuse(name, 0, error)
-                raise
+                raise error from None
             outcomes = await asyncio.gather(*(self._load_version(name, source, version) for version in versions))
             errors = [outcome for outcome in outcomes if isinstance(outcome, LoadError)]
             left = [outcome for outcome in outcomes if isinstance(outcome, Held)]
@@ -203,19 +206,22 @@ class Control:
     async def _load_version(self, name: str, source: Source, version: int) -> Held | LoadError | None:
         """Load a version unless it is there just so; return the one whose place it took, or why it failed."""
         before = self._held[name].get(version)
-        if before is not None and before.identity == await asyncio.to_thread(source.identity, version):
-            return None
-        if before is None:
-            self._repository.mark(name, version, LOADING)
         try:
+            if before is not None and before.identity == await asyncio.to_thread(source.identity, version):
+                return None
+            if before is None:
+                self._repository.mark(name, version, LOADING)
             async with self._room:
                 held = await hold(self._tasks, source, version, self._settings)
-        except LoadError as error:
+        except (LoadError, OSError) as failure:
+            error = _load_error(failure)
             self._refuse(name, version, error)
             return error
         # A sequence that is in progress on another goes on there.
         held.model.earlier.extend(other.model for other in self._held[name].values())
         self._held[name][version] = held
+        if before is not None:
+            self._leaving.add(before)
         self._repository.offer(held.model)
         return before
 
@@ -229,14 +235,16 @@ class Control:
     def _take_away(self, name: str, version: int) -> Held:
         self._repository.withdraw(name, version)
         self._repository.mark(name, version, UNLOADING)
-        return self._held[name].pop(version)
+        held = self._held[name].pop(version)
+        self._leaving.add(held)
+        return held
 
     async def _retire(self, name: str, left: Iterable[Held]) -> None:
         """Free what no request finds any more, once it has served what it had."""
         versions = {held: held.model.version for held in left}
         gone = {id(held.model) for held in versions}
         staying = self._held.get(name, {}).values()
-        await asyncio.gather(*(held.retire(replaced=bool(staying)) for held in versions))
+        await asyncio.gather(*(self._free(held, replaced=bool(staying)) for held in versions))
         for held in staying:
             held.model.earlier[:] = [model for model in held.model.earlier if id(model) not in gone]
         if gone:  # and nothing refers to their sessions any more
@@ -245,6 +253,10 @@ class Control:
             self._repository.mark(name, version, UNAVAILABLE, _UNLOADED)
         if not self._held.get(name, True):
             del self._held[name]
+
+    async def _free(self, held: Held, *, replaced: bool = False) -> None:
+        await held.retire(replaced=replaced)
+        self._leaving.discard(held)
 
     def _refuse(self, name: str, version: int, error: LoadError) -> None:
         """Say why a version is not loaded, or not as it is now on the disk."""
@@ -288,6 +300,11 @@ class Control:
             except LoadError:
                 seen[name] = None
         return seen
+
+
+def _load_error(failure: LoadError | OSError) -> LoadError:
+    """Return why a model was not loaded whose files cannot be read, as they vanished meanwhile, say."""
+    return failure if isinstance(failure, LoadError) else LoadError(f"{failure.filename}: {failure.strerror}.")
 
 
 def _settle(done: asyncio.Future[None], error: MeshError | None = None) -> None:
