@@ -188,9 +188,9 @@ class Control:
             try:
                 versions = source.versions()
             except (LoadError, OSError) as failure:
-                error = _load_error(failure)
-                self._refuse(name, 0, error)
-                raise error from None
+                refusal = _load_error(failure)
+                self._refuse(name, 0, refusal)
+                raise refusal from None
             outcomes = await asyncio.gather(*(self._load_version(name, source, version) for version in versions))
             errors = [outcome for outcome in outcomes if isinstance(outcome, LoadError)]
             left = [outcome for outcome in outcomes if isinstance(outcome, Held)]
