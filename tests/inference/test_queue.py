@@ -107,6 +107,23 @@ async def test_a_queue_is_bounded_in_bytes_too(tmp_path, gate) -> None:
         gate.open()
 
 
+async def test_texts_that_wait_are_counted_as_long_as_they_are(tmp_path, gate) -> None:
+    models.add_model(tmp_path, "texts", models.identity("BYTES"), ONE_WORKER)
+    async with (
+        inference_server(tmp_path, queue_bytes=1024) as port,
+        InferenceClient(f"127.0.0.1:{port}") as client,
+        asyncio.TaskGroup() as tasks,
+    ):
+        gate.shut()
+        tasks.create_task(client.infer("texts", {"x": np.array([["a"]])}))
+        await gate.entered()
+        tasks.create_task(client.infer("texts", {"x": np.array([["b" * 800]])}))
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded, match="808 bytes wait for model texts/1; 408 more pass its limit"):
+            await client.infer("texts", {"x": np.array([["c" * 400]])})
+        gate.open()
+
+
 async def test_a_cancelled_call_leaves_the_queue_and_is_counted(one_worker, client, gate, puts) -> None:
     gate.shut()
     async with asyncio.TaskGroup() as tasks:

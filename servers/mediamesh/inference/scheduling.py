@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["Call", "Counters", "Executor", "Scheduler", "SequenceMark"]
+__all__ = ["Call", "Counters", "Executor", "Scheduler", "SequenceMark", "size_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,13 @@ class Call:
     priority: int = 0
     sequence: SequenceMark | None = None
     parameters: Mapping[str, pb.InferParameter] = field(default_factory=lambda: _NOTHING)
+
+
+def size_of(inputs: Mapping[str, Array]) -> int:
+    """Return the bytes of tensors; of texts, which their arrays only refer to, the characters too."""
+    return sum(
+        tensor.nbytes + (sum(map(len, tensor.flat)) if tensor.dtype.hasobject else 0) for tensor in inputs.values()
+    )
 
 
 class Counters(Protocol):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mediamesh.inference.scheduling import size_of
+
 if TYPE_CHECKING:
     from mediamesh.inference.scheduling import Call, Executor
 
@@ -57,7 +59,7 @@ class Here:
             return False
         if call.items > self._most_items:
             return False
-        return sum(tensor.nbytes for tensor in call.inputs.values()) <= self._most_bytes
+        return size_of(call.inputs) <= self._most_bytes
 
     def note(self, nanoseconds: int, items: int) -> None:
         """Note a run; once most have taken too long for a while, the next requests go to the workers.

@@ -7,6 +7,8 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from mediamesh.inference.scheduling import size_of
+
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Hashable, Mapping
@@ -50,7 +52,7 @@ class Ticket:
     lane: Lane | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        self.size = sum(tensor.nbytes for tensor in self.inputs.values())
+        self.size = size_of(self.inputs)
         self.kind = (self.outputs, *((name, tensor.shape[1:]) for name, tensor in sorted(self.inputs.items())))
 
 

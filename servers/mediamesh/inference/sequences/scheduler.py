@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from mediamesh.inference.scheduling import size_of
 from mediamesh.inference.sequences.slots import Slots
 from mediamesh.wire.errors import DeadlineExceeded, InvalidRequest, MeshError, Overloaded
 
@@ -192,7 +193,7 @@ class SequenceScheduler:
 
     def _check_room(self, call: Call) -> None:
         retry = max(_SHORTEST_RETRY_SECONDS, self._waiting * self.statistics.run_seconds)
-        most, size = self._limits.requests, _size(call)
+        most, size = self._limits.requests, size_of(call.inputs)
         if self._waiting >= most:
             self.statistics.dropped("refused")
             text = f"{self._waiting} requests wait for sequences of model {self._label}, which is its limit."
@@ -204,7 +205,7 @@ class SequenceScheduler:
 
     async def _wait(self, sequence: Sequence, turn: asyncio.Future[None], call: Call) -> None:
         """Wait until it is a request's turn in its sequence."""
-        size = _size(call)
+        size = size_of(call.inputs)
         sequence.turns.append(turn)
         self._waiting += 1
         self._waiting_bytes += size
@@ -239,7 +240,3 @@ def _is_given(turn: asyncio.Future[None]) -> bool:
 
 def _own(array: Array) -> Array:
     return array if array.base is None else array.copy()
-
-
-def _size(call: Call) -> int:
-    return sum(tensor.nbytes for tensor in call.inputs.values())
