@@ -12,6 +12,7 @@ from websockets.exceptions import ConnectionClosedError, InvalidStatus
 
 from mediamesh.api.stream.v1 import stream_pb2
 from mediamesh.api.stream.v1.chunk_pb2 import Chunk, TextContent
+from mediamesh.edge import publishing
 from mediamesh.edge.metrics import COUNTS
 from mediamesh.wire.binary_frames import pack
 from mediamesh.wire.stream_json import event_from_object
@@ -208,10 +209,24 @@ async def test_an_unknown_stream_is_named(edge) -> None:
         (b"\x00\x00\x00\x02\xff\xff", 1007, "must be UTF-8"),
         (sent(3, data={"kind": "content", "content": {"text": 3}}), 1008, "payload.data.content.text: must be text"),
         (sent(3, data={"kind": "kind"}), 1008, "payload.data.kind"),
+        ('{"\\ud800":1}', 1008, "\\ud800: is unknown here"),
+        (sent(3, data={"kind": "content", "content": {"\ud800": 3}}), 1008, "payload.data.content.\\ud800: is unknown"),
         (sent(9), 1008, ""),
         (sent(0), 1008, "sequence"),
     ],
-    ids=["no JSON", "no object", "short", "too short", "no UTF-8", "wrong type", "no kind", "ahead", "zero"],
+    ids=[
+        "no JSON",
+        "no object",
+        "short",
+        "too short",
+        "no UTF-8",
+        "wrong type",
+        "no kind",
+        "half a character",
+        "half a character within",
+        "ahead",
+        "zero",
+    ],
 )
 async def test_a_wrong_frame_is_an_error_that_names_stream_and_position(edge, streams, frame, code, complaint) -> None:
     opened = await streams.open()
@@ -220,7 +235,8 @@ async def test_a_wrong_frame_is_an_error_that_names_stream_and_position(edge, st
         await socket.send(sent(1, "stream_start"))
         await socket.send(sent(2))
         await socket.send(frame)
-        *acks, last = await all_of(socket)
+        async with asyncio.timeout(20):
+            *acks, last = await all_of(socket)
     # What came before it is kept.
     assert acks[-1]["sequence"] == 2
     assert last["event_type"] == "error"
@@ -229,6 +245,20 @@ async def test_a_wrong_frame_is_an_error_that_names_stream_and_position(edge, st
     assert int(last["error"]["metadata"]["sequence"]) in {2, 3, 9}
     assert socket.close_code == code
     assert (await streams.get(opened.stream_id)).last_sequence == 2
+
+
+async def test_a_socket_whose_reading_fails_is_closed(edge, streams, monkeypatch) -> None:
+    def fail(*_, **__):
+        raise RuntimeError
+
+    monkeypatch.setattr(publishing, "publish_event_from_object", fail)
+    opened = await streams.open()
+    async with asyncio.timeout(20), edge.publish(opened) as socket:
+        assert (await next_of(socket))["event_type"] == "opened"
+        await socket.send(sent(1))
+        (last,) = await all_of(socket)
+    assert last["error"]["reason"] == "INTERNAL"
+    assert socket.close_code == 1011
 
 
 async def test_an_event_after_the_end_is_refused_and_names_the_last_one(edge, streams) -> None:

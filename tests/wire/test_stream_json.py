@@ -162,6 +162,14 @@ def test_a_line_of_json_has_one_end_for_every_reader() -> None:
             "payload.data.media.media_type: must be one of image, audio, video, document, file",
         ),
         ('{"event_type":"stream_error","payload":{"error":{"code":5}}}', "payload.error.code: must be the name"),
+        (
+            (
+                '{"event_type":"stream_error","payload":{"error":{"code":"ABORTED","details":'
+                '[{"@type":"type.googleapis.com/google.rpc.RetryInfo","\\ud800":1}]}}}'
+            ),
+            "payload.error.details[0]: must be a detail as protobuf spells it",
+        ),
+        ('{"event_type":"stream_end","\\ud800":1}', "\\ud800: is unknown here"),
         ('{"event_type":"stream_end","sequence":' + "9" * 5000 + "}", "must be JSON"),
     ],
 )

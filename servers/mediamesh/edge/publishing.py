@@ -46,6 +46,7 @@ class Publishing:
         Raises:
             BadFrame: a frame was wrong; what came before it is acknowledged.
             MeshError: the stream takes no more.
+            Exception: what reading the socket failed with; likewise.
         """
         listening = asyncio.create_task(self._listen())
         call = self._stub.Publish(self._requests())
@@ -67,6 +68,8 @@ class Publishing:
             self._inbox.abandon()
         if self._bad is not None:
             raise self._bad
+        if not listening.cancelled():
+            listening.result()
 
     async def _listen(self) -> None:
         try:
@@ -76,7 +79,9 @@ class Publishing:
             self._bad = bad
         except InvalidRequest as error:
             self._bad = BadFrame(error, AGAINST_RULES)
-        self._inbox.close()
+        finally:
+            # However it ends: nobody else ends the call.
+            self._inbox.close()
 
     async def _requests(self) -> AsyncGenerator[PublishRequest]:
         yield PublishRequest(open=self._opening)

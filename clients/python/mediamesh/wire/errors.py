@@ -74,7 +74,7 @@ _CODE_BY_NUMBER: dict[int, grpc.StatusCode] = {code.value[0]: code for code in g
 
 
 class MeshError(Exception):
-    """An error with a place on the wire.
+    """An error with a place on the wire, whatever text made it: what UTF-8 cannot carry stands there as its escape.
 
     Args:
         text: One sentence for people: what is wrong, and what would be right.
@@ -86,10 +86,10 @@ class MeshError(Exception):
     reason: ClassVar[ErrorReason.ValueType] = error_reason_pb2.ERROR_REASON_INTERNAL
 
     def __init__(self, text: str, *details: message.Message, **metadata: object) -> None:
-        super().__init__(text)
-        self.text = text
+        self.text = _carried(text)
+        super().__init__(self.text)
         self.details = details
-        self.metadata = {name: str(value) for name, value in metadata.items()}
+        self.metadata = {name: _carried(str(value)) for name, value in metadata.items()}
 
     def to_status(self) -> status_pb2.Status:
         """Return the error as it travels."""
@@ -104,7 +104,7 @@ class MeshError(Exception):
     def from_status(status: status_pb2.Status) -> MeshError:
         """Return the error that a status spells; the nearest class when the reason is not ours."""
         info = error_details_pb2.ErrorInfo()
-        details = [_unpack(packed) for packed in status.details if not packed.Unpack(info)]
+        details = [_unpack(packed) for packed in status.details if not _is_read(packed, info)]
         code = _CODE_BY_NUMBER.get(status.code, grpc.StatusCode.UNKNOWN)
         kind = _BY_REASON.get(info.reason) if info.domain == DOMAIN else None
         metadata = {name: value for name, value in info.metadata.items() if name != "code"}
@@ -130,7 +130,8 @@ class MeshError(Exception):
         """Seconds after which trying again makes sense; None when nothing is said."""
         for detail in self.details:
             if isinstance(detail, error_details_pb2.RetryInfo):
-                return detail.retry_delay.ToTimedelta().total_seconds()
+                # Not by a timedelta: whoever made the status may have put more in than that holds.
+                return detail.retry_delay.seconds + detail.retry_delay.nanos / 1e9
         return None
 
 
@@ -150,7 +151,7 @@ class InvalidRequest(MeshError):
         """Return the error for several fields, each a pair of field path and description."""
         bad = error_details_pb2.BadRequest()
         for field, description in violations:
-            bad.field_violations.add(field=field, description=description)
+            bad.field_violations.add(field=_carried(field), description=_carried(description))
         text = "; ".join(
             f"{violation.field}: {violation.description}" if violation.field else violation.description
             for violation in bad.field_violations
@@ -315,7 +316,14 @@ def _reason_name(reason: ErrorReason.ValueType) -> str:
     return error_reason_pb2.ErrorReason.Name(reason).removeprefix("ERROR_REASON_")
 
 
+def _carried(text: str) -> str:
+    # JSON can spell half a character, in a key too, and errors name what they are about.
+    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
+
+
 def _pack(detail: message.Message) -> any_pb2.Any:
+    if isinstance(detail, any_pb2.Any):
+        return detail
     packed = any_pb2.Any()
     packed.Pack(detail)
     return packed
@@ -334,9 +342,18 @@ def _unpack(packed: any_pb2.Any) -> message.Message:
         error_details_pb2.ResourceInfo,
     ):
         detail: message.Message = kind()
-        if packed.Unpack(detail):
+        if _is_read(packed, detail):
             return detail
     return packed
+
+
+def _is_read(packed: any_pb2.Any, into: message.Message) -> bool:
+    try:
+        return bool(packed.Unpack(into))
+    except message.DecodeError:
+        # Somebody made the status by hand, and its bytes are no such message.
+        into.Clear()
+        return False
 
 
 def _tree(root: type[MeshError]) -> Iterable[type[MeshError]]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 from google.protobuf import any_pb2, json_format
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from mediamesh.wire.errors import DOMAIN, InvalidRequest
@@ -73,7 +74,7 @@ def _unpack_own(packed: any_pb2.Any, info: error_details_pb2.ErrorInfo) -> bool:
     try:
         if not packed.Unpack(found) or found.domain != DOMAIN or not found.reason:
             return False
-    except ValueError:
+    except DecodeError:
         # Bytes that are no such message, in a status that somebody made by hand.
         return False
     info.CopyFrom(found)
@@ -83,8 +84,8 @@ def _unpack_own(packed: any_pb2.Any, info: error_details_pb2.ErrorInfo) -> bool:
 def _detail_object(packed: any_pb2.Any) -> dict[str, Any]:
     try:
         return json_format.MessageToDict(packed)
-    except (TypeError, ValueError, KeyError):
-        # A type that is not known here, or bytes that are none of it.
+    except (TypeError, ValueError, KeyError, DecodeError, json_format.Error):
+        # A type that is not known here, bytes that are none of it, or a value that JSON has not.
         return {"@type": packed.type_url, "bytes": base64.b64encode(packed.value).decode()}
 
 
@@ -96,5 +97,6 @@ def _detail(value: Any, path: str) -> any_pb2.Any:
             raise InvalidRequest.of_field(path, "must have a type and base64 bytes") from None
     try:
         return json_format.ParseDict(value, any_pb2.Any())
-    except (json_format.ParseError, TypeError, ValueError, AttributeError):
+    except (json_format.ParseError, TypeError, ValueError, AttributeError, SystemError):
+        # The last is what protobuf makes of a key that is half a character.
         raise InvalidRequest.of_field(path, "must be a detail as protobuf spells it") from None

@@ -150,11 +150,11 @@ class Spelling:
         """
         if path.count(".") + path.count("[") > _DEEPEST:
             raise InvalidRequest.of_field(path[:200], f"nests deeper than {_DEEPEST}")
-        by_name = message.DESCRIPTOR.fields_by_name
+        by_name = _by_name(message.DESCRIPTOR)
         for key, given in as_object(value, path).items():
             if key in extra:
                 continue
-            part: Any = by_name.get(key)
+            part = by_name.get(key)
             where = at(path, key[:_EXCERPT])
             if part is None:
                 raise InvalidRequest.of_field(where, "is unknown here")
@@ -211,6 +211,12 @@ class Spelling:
 @cache
 def _plan(descriptor: Descriptor) -> list[tuple[str, FieldDescriptor, bool, bool]]:
     return [(part.name, part, part.is_repeated, part.has_presence) for part in descriptor.fields]
+
+
+@cache
+def _by_name(descriptor: Descriptor) -> dict[str, FieldDescriptor]:
+    # protobuf's own mapping breaks at a key that is half a character.
+    return dict(descriptor.fields_by_name.items())
 
 
 def _enum_value(given: Any, enum: EnumDescriptor, path: str) -> int:
