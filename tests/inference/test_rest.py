@@ -259,6 +259,7 @@ def test_an_element_that_its_type_cannot_hold_is_refused(kind, data, sentence) -
         (b'{"input":[]}', {}, "input: model double: is unknown; expected id, inputs"),
         (b'{"parameters":{"binary_data_output":1}}', {}, "is 1, expected true or false"),
         (b'{"id":"\\ud800"}', {}, "expected a text"),
+        (b'{"parameters":{"\\ud800":true}}', {}, "a name that UTF-8 cannot carry"),
         (b'{"outputs":[{"name":"z"}],"inputs":[]}', {}, "lacks input"),
         (b"{}12345678", {LENGTH: "2"}, "8 bytes stand behind the JSON, and binary_data_size of all inputs is 0"),
         (b"{}", {LENGTH: "3"}, "is 3, and the body has 2 bytes"),

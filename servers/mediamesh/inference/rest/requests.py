@@ -125,8 +125,11 @@ def set_parameter(parameters: MutableMapping[str, pb.InferParameter], name: str,
     """Add a parameter with a value of JSON.
 
     Raises:
-        InvalidRequest: the value is null, a list or an object, or a number beyond 64 bits.
+        InvalidRequest: the value is null, a list or an object, or a number beyond 64 bits; or it, or the name, is text
+            that UTF-8 cannot carry.
     """
+    if not _carried(name):
+        raise InvalidRequest(f"{where}: the parameter {name!r} has a name that UTF-8 cannot carry.")
     # The map makes an entry for a key that is read.
     match value:
         case bool():
@@ -137,7 +140,7 @@ def set_parameter(parameters: MutableMapping[str, pb.InferParameter], name: str,
             parameters[name].uint64_param = value
         case float():
             parameters[name].double_param = value
-        case str() if _carried(value) and _carried(name):
+        case str() if _carried(value):
             parameters[name].string_param = value
         case _:
             raise InvalidRequest(
