@@ -9,7 +9,7 @@ import { MediaType } from "@mediamesh/contracts/media/v1/media_pb.js";
 import { ChunkSchema, MediaEncoding } from "@mediamesh/contracts/stream/v1/chunk_pb.js";
 import { StreamMetadataSchema, StreamState } from "@mediamesh/contracts/stream/v1/stream_pb.js";
 import { StreamService } from "@mediamesh/contracts/stream/v1/stream_service_pb.js";
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { createStreams, type PublishInit, type StreamsInit } from "../src/client/index.js";
 import { publishFrame } from "../src/client/streams/spelling.js";
 import { FakeSocket } from "./fake_socket.js";
@@ -114,6 +114,19 @@ describe("A producer", () => {
     await producer.flush();
     expect(sockets.map(({ sequences }) => sequences)).toEqual([[1], [1]]);
     expect(sockets[0]!.readyState).toBe(3);
+  });
+
+  it("leaves a server that never says a word", async () => {
+    const silent = () => {};
+    const breaking = (socket: FakeSocket) => {
+      socket.onSent = () => socket.close();
+      open(socket);
+    };
+    const { sockets, publish } = mesh([silent, breaking, silent, willing()]);
+    const producer = await publish({ silenceMs: 10 });
+    await producer.send(text("a"));
+    await producer.flush();
+    expect(sockets.map(({ sequences }) => sequences)).toEqual([[], [1], [], [1]]);
   });
 
   it("keeps no more than it may, and waits", async () => {
@@ -228,6 +241,43 @@ describe("A producer", () => {
     stop.abort();
     await expect(producer.flush()).rejects.toThrow();
     expect(sockets[0]!.readyState).toBe(3);
+  });
+
+  it("that was aborted before it began opens no socket", async () => {
+    const { sockets, publish } = mesh([open]);
+    await expect(publish({ signal: AbortSignal.abort(new Error("too late")) })).rejects.toThrow("too late");
+    expect(sockets).toEqual([]);
+  });
+
+  it("that is done is not aborted any more", async () => {
+    const { publish } = mesh([
+      (socket) => {
+        willing()(socket);
+        const { onSent } = socket;
+        socket.onSent = (spelled) => {
+          onSent(spelled);
+          setTimeout(() => socket.close(1000));
+        };
+      },
+    ]);
+    const stop = new AbortController();
+    const remove = vi.spyOn(stop.signal, "removeEventListener");
+    const producer = await publish({ signal: stop.signal });
+    await producer.end();
+    await vi.waitFor(() => expect(remove).toHaveBeenCalled());
+    stop.abort();
+    await producer.flush();
+  });
+
+  it("that leaves ends what waits for it, and sends nothing more", async () => {
+    const { sockets, publish } = mesh([open]);
+    const producer = await publish({ maxUnacknowledged: 1 });
+    await producer.send(text("a"));
+    const waiting = [producer.flush(), producer.send(text("b"))];
+    producer.close();
+    const left = { reason: "CANCELLED", sentence: "The producer has left stream s-1." };
+    for (const promise of [...waiting, producer.send(text("c"))]) await expect(promise).rejects.toMatchObject(left);
+    expect(sockets[0]!.sequences).toEqual([1]);
   });
 });
 

@@ -52,7 +52,7 @@ export interface PublishInit {
   readonly maxUnacknowledged?: number;
   /** Most bytes, likewise. */
   readonly maxUnacknowledgedBytes?: number;
-  /** Silence in milliseconds, while an acknowledgement is due, after which a connection counts as broken; 15 s. */
+  /** Silence in milliseconds, while an answer is due, after which a connection counts as broken; 15 s. */
   readonly silenceMs?: number;
 }
 

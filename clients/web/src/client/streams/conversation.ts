@@ -1,3 +1,4 @@
+import { Code } from "@connectrpc/connect";
 import type { Stream, StreamState } from "@mediamesh/contracts/stream/v1/stream_pb.js";
 import { MeshError } from "../errors.js";
 import type { Outbox } from "./outbox.js";
@@ -20,7 +21,7 @@ interface ConversationInit {
   /** Returns the stream as it stands. */
   readonly look: () => Promise<Stream | undefined>;
   readonly tries: Tries;
-  /** Silence in milliseconds, while an answer is due, after which a socket counts as broken. */
+  /** Silence in milliseconds, while an answer is due, the first one too, after which a socket counts as broken. */
   readonly silenceMs: number;
   readonly producerId: string;
   readonly epoch: bigint;
@@ -49,15 +50,20 @@ export class Conversation {
     this.#init = init;
     this.producerId = init.producerId;
     this.epoch = init.epoch;
-    init.tries.signal?.addEventListener("abort", () => this.#abort(init.tries.signal?.reason), { once: true });
   }
 
   /** Talks until the producer leaves; what makes that impossible goes to the outbox, for those who wait there. */
   async run(): Promise<void> {
+    const { signal } = this.#init.tries;
+    const abort = () => this.#abort(signal?.reason);
+    signal?.addEventListener("abort", abort);
     try {
+      if (signal?.aborted) abort();
       while (!this.#hasLeft) await this.#talk();
     } catch (thrown) {
       this.#outbox.fail(MeshError.from(thrown));
+    } finally {
+      signal?.removeEventListener("abort", abort);
     }
   }
 
@@ -66,10 +72,11 @@ export class Conversation {
     return this.#outbox.until(() => this.#isOpen);
   }
 
-  /** Ends the conversation; what is not acknowledged by then may not be stored. */
+  /** Ends the conversation, for those who wait too; what is not acknowledged by then may not be stored. */
   leave(): void {
     this.#hasLeft = true;
     this.#socket?.close(1000);
+    this.#outbox.fail(new MeshError(`The producer has left stream ${this.#outbox.streamId}.`, "CANCELLED", { code: Code.Canceled }));
   }
 
   /** Sends what the outbox has and the socket has not had yet. */
@@ -108,6 +115,7 @@ export class Conversation {
   #used(): Promise<{ failure: MeshError; isDismissed: boolean }> {
     return new Promise((resolve, reject) => {
       const socket = (this.#socket = this.#init.open(this.producerId, this.epoch));
+      this.#expect(true);
       let failure: MeshError | undefined;
       let isDismissed = false;
       this.#giveUp = (why) => {

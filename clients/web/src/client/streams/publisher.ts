@@ -12,7 +12,8 @@ import { publishFrame } from "./spelling.js";
 
 /**
  * The producer of a stream. Its methods wait while too much is unacknowledged, and reject with what the conversation with
- * the stream failed with: FAILED_PRECONDITION when another producer took over or the stream has ended.
+ * the stream failed with: FAILED_PRECONDITION when another producer took over or the stream has ended, CANCELLED when this
+ * one has left.
  */
 export class Publisher implements AsyncDisposable {
   readonly #outbox: Outbox;
@@ -98,7 +99,7 @@ export class Publisher implements AsyncDisposable {
     return this.#outbox.until(() => this.#outbox.isEmpty);
   }
 
-  /** Leaves without waiting; the stream goes on without a producer, unless it was ended. */
+  /** Leaves without waiting, and ends what others wait for; the stream goes on without a producer, unless it was ended. */
   close(): void {
     this.#conversation.leave();
   }
