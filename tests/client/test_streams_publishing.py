@@ -9,7 +9,14 @@ from mediamesh.api.stream.v1 import stream_service_pb2 as pb
 from mediamesh.api.stream.v1.chunk_pb2 import Chunk, TextContent
 from mediamesh.api.stream.v1.stream_pb2 import OVERFLOW_POLICY_BLOCK, StreamGap, StreamMetadata
 from mediamesh.client.streams import publisher as publisher_module
-from mediamesh.wire.errors import FailedPrecondition, MeshError, OutOfRange, PermissionDenied, Unavailable
+from mediamesh.wire.errors import (
+    Cancelled,
+    FailedPrecondition,
+    MeshError,
+    OutOfRange,
+    PermissionDenied,
+    Unavailable,
+)
 from tests.client.fake_streams import DATA, END, GO_AWAY, SILENCE, FakeStreams, serving_streams
 
 AWAY = pb.PublishResponse(go_away=GO_AWAY)
@@ -200,6 +207,20 @@ async def test_an_exception_in_the_block_leaves_at_once(fake, streams) -> None:
         async with asyncio.timeout(30), streams.publish("s", "t") as publisher:
             await publisher.send(text("a"))
             raise KeyError
+
+
+async def test_a_producer_that_leaves_ends_what_waits_for_it_and_sends_nothing_more(fake, streams) -> None:
+    fake.hold.clear()
+    with pytest.raises(KeyError):
+        async with streams.publish("s", "t", max_unacknowledged=1) as publisher:
+            await publisher.send(text("a"))
+            waiting = [asyncio.create_task(publisher.flush()), asyncio.create_task(publisher.send(text("b")))]
+            await asyncio.sleep(0)
+            raise KeyError
+    for waits in [*waiting, publisher.send(text("c"))]:
+        async with asyncio.timeout(30):
+            with pytest.raises(Cancelled, match="has left stream s"):
+                await waits
 
 
 async def test_patience_ends(fake, streams) -> None:

@@ -22,7 +22,7 @@ from mediamesh.api.stream.v1.stream_pb2 import (
 from mediamesh.api.stream.v1.stream_service_pb2 import PublishOpen
 from mediamesh.client.streams.conversation import Conversation
 from mediamesh.client.streams.outbox import Outbox
-from mediamesh.wire.errors import FailedPrecondition, MeshError
+from mediamesh.wire.errors import Cancelled, FailedPrecondition, MeshError
 
 if TYPE_CHECKING:
     from google.rpc import status_pb2
@@ -49,7 +49,8 @@ class Publisher:
 
     Its methods wait while too much is unacknowledged. They raise what the conversation with the stream failed with:
     FailedPrecondition when another producer took over or the stream has ended, Unavailable or StreamInterrupted when no
-    server was found within the patience. One that is cancelled has sent its event if ``last_sequence`` has moved.
+    server was found within the patience, Cancelled when the producer has left. One that is cancelled has sent its event
+    if ``last_sequence`` has moved.
     """
 
     def __init__(self, opening: PublishOpen, outbox: Outbox, conversation: Conversation) -> None:
@@ -181,3 +182,5 @@ async def publishing(
     finally:
         task.cancel()
         await asyncio.wait([task])
+        # Other tasks may wait still, or come.
+        outbox.fail(Cancelled(f"The producer has left stream {opening.stream_id}.", stream_id=opening.stream_id))
