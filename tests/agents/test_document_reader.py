@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from contextlib import aclosing
 
 import numpy as np
+import pypdfium2
 import pytest
 from PIL import Image, ImageDraw
 
@@ -17,6 +19,7 @@ from mediamesh.api.agent.v1.agent_service_pb2 import OpenRun
 from mediamesh.api.media.v1.media_pb2 import MediaType, MediaValue
 from mediamesh.client import connect
 from mediamesh.client.agents import AgentClient
+from mediamesh.kit.pdfium import PDFIUM
 from mediamesh.wire.errors import (
     InvalidRequest,
     MediaDecodeFailed,
@@ -196,6 +199,44 @@ async def test_text_longer_than_a_value_ends_with_an_ellipsis(reader, inference,
     outputs = await run_agent(reader, {"image": image(png(page(100, 200, 300, 400)))})
     assert outputs["text"] == "ab\nab…"
     assert len(outputs["blocks"]) == 4
+
+
+async def test_a_document_whose_run_ends_while_it_is_opened_is_closed_where_it_was_opened(monkeypatch) -> None:
+    opening, go_on = threading.Event(), threading.Event()
+    calls: list[tuple[str, threading.Thread]] = []
+
+    class Watched:
+        def __init__(self, file, document=pypdfium2.PdfDocument) -> None:
+            opening.set()
+            go_on.wait()
+            self.document = document(file)
+            calls.append(("open", threading.current_thread()))
+
+        def __len__(self) -> int:
+            calls.append(("len", threading.current_thread()))
+            return len(self.document)
+
+        def close(self) -> None:
+            calls.append(("close", threading.current_thread()))
+            self.document.close()
+
+    async def pieces():
+        yield pdf_of_text(["Hello"])
+
+    async def read() -> None:
+        async with pdf_pages(pieces()):
+            pass
+
+    monkeypatch.setattr("mediamesh.agents.document_reader.documents.pypdfium2.PdfDocument", Watched)
+    reading = asyncio.ensure_future(read())
+    await asyncio.to_thread(opening.wait)
+    reading.cancel()
+    await asyncio.sleep(0)
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    assert [call for call, _ in calls] == ["open", "len", "close"]
+    assert {thread for _, thread in calls} == {PDFIUM.submit(threading.current_thread).result()}
 
 
 async def test_pages_of_documents_that_are_open_at_once_are_drawn_as_they_are_alone() -> None:

@@ -15,8 +15,8 @@ import pypdfium2.raw
 
 from mediamesh.api.media.v1.media_pb2 import MediaFacts
 from mediamesh.kit.pdfium import PDFIUM
+from mediamesh.kit.to_the_end import to_the_end
 from mediamesh.media.foreign import refuse_foreign
-from mediamesh.media.to_the_end import to_the_end
 from mediamesh.wire.errors import MediaDecodeFailed, MediaTooLarge
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from mediamesh.api.media.v1.media_pb2 import MediaFacts
+from mediamesh.kit.to_the_end import to_the_end
 from mediamesh.media.foreign import refuse_foreign
 from mediamesh.media.outlines import OUTLINES, Outline
-from mediamesh.media.to_the_end import to_the_end
 from mediamesh.wire.errors import MediaDecodeFailed, MediaTooLarge
 
 if TYPE_CHECKING:

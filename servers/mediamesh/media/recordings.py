@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from av.error import FFmpegError
 
+from mediamesh.kit.to_the_end import to_the_end
 from mediamesh.media.foreign import refuse_foreign
 from mediamesh.media.structures import STRUCTURES
-from mediamesh.media.to_the_end import to_the_end
 from mediamesh.media.tracks import damaged, opened, pixels_of
 from mediamesh.wire.errors import MediaDecodeFailed, MediaTooLarge, MeshError
 

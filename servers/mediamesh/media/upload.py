@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 from opentelemetry import metrics
 
 from mediamesh.api.media.v1.media_service_pb2 import UploadFinish, UploadRequest, UploadResponse
+from mediamesh.kit.to_the_end import to_the_end
 from mediamesh.media.arrival import Arrival, Frames
 from mediamesh.media.facts import canonical, compare
 from mediamesh.media.limits import kind_name
 from mediamesh.media.place import object_key
-from mediamesh.media.to_the_end import to_the_end
 from mediamesh.wire.errors import Cancelled, NotImplementedByServer, StreamTimeout
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 import pypdfium2
 
 from mediamesh.kit.pdfium import PDFIUM
+from mediamesh.kit.to_the_end import to_the_end
 from mediamesh.wire.errors import MediaDecodeFailed
 
 if TYPE_CHECKING:
@@ -26,15 +27,15 @@ _MOST_PIXELS = 8_000_000  # an A3 page at 200 dpi has 7.7
 
 
 class PdfPages:
-    """An open document.
+    """A document; PDFium opens, draws and closes it in its own thread, and nobody else touches it.
 
     Attributes:
-        count: How many pages it has.
+        count: How many pages it has; 0 until it is open.
     """
 
-    def __init__(self, document: Any) -> None:
-        self._document = document
-        self.count = len(document)
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self.count = file, 0
+        self._document: Any = None
 
     async def picture(self, number: int) -> Image.Image:
         """Return a page, from 1, in RGB at 200 dpi; coarser where that would be more than 8 million pixels.
@@ -43,6 +44,27 @@ class PdfPages:
             MediaDecodeFailed: the page is damaged.
         """
         return await _on_thread(lambda: _rendered(self._document, number))
+
+    async def open(self) -> None:
+        """Open it and count its pages.
+
+        Raises:
+            MediaDecodeFailed: it is no PDF, is damaged, or needs a password.
+        """
+        await _on_thread(self._open)
+
+    async def close(self) -> None:
+        """Close it, after whatever the thread still does for a run that is cancelled; then the file may go."""
+        await to_the_end(_on_thread(self._close))
+
+    def _open(self) -> None:
+        self._file.seek(0)
+        self._document = pypdfium2.PdfDocument(self._file)
+        self.count = len(self._document)
+
+    def _close(self) -> None:
+        if self._document is not None:
+            self._document.close()
 
 
 @asynccontextmanager
@@ -57,13 +79,13 @@ async def pdf_pages(pieces: AsyncIterable[bytes]) -> AsyncGenerator[PdfPages]:
     """
     with TemporaryFile() as file:
         async for piece in pieces:
-            await asyncio.to_thread(file.write, piece)
-        document = await _on_thread(lambda: _opened(file))
+            await to_the_end(asyncio.to_thread(file.write, piece))
+        pages = PdfPages(file)
         try:
-            yield PdfPages(document)
+            await pages.open()
+            yield pages
         finally:
-            # In the thread, and so after a page that is still being drawn when the run is cancelled.
-            await asyncio.shield(_on_thread(document.close))
+            await pages.close()
 
 
 async def _on_thread(work: Callable[[], T]) -> T:
@@ -71,11 +93,6 @@ async def _on_thread(work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(PDFIUM, work)
     except pypdfium2.PdfiumError as error:
         raise MediaDecodeFailed(f"The document cannot be read: {error}") from error
-
-
-def _opened(file: IO[bytes]) -> Any:
-    file.seek(0)
-    return pypdfium2.PdfDocument(file)
 
 
 def _rendered(document: Any, number: int) -> Image.Image:

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 async def to_the_end(work: Awaitable[T], left: asyncio.Event | threading.Event | None = None) -> T:
-    """Do the work; a cancellation meanwhile takes effect when it is done, and not before.
+    """Do the work; a cancellation meanwhile, or several, takes effect when it is done, and not before.
 
     ``left`` is set when the caller is cancelled, so that the work can turn back where it still may.
     """
@@ -27,6 +27,7 @@ async def to_the_end(work: Awaitable[T], left: asyncio.Event | threading.Event |
     except asyncio.CancelledError:
         if left is not None:
             left.set()
-        with suppress(Exception):
-            await task
+        while not task.done():
+            with suppress(asyncio.CancelledError):  # a second one, say of a deadline: this one is raised anyway
+                await asyncio.wait([task])
         raise
