@@ -7,6 +7,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
+from typing import Any
 
 import psutil
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import HealthCheck, given, settings, strategies
 from mediamesh.api.media.v1.media_pb2 import MediaFacts, MediaType
 from mediamesh.client.media import MediaClient
 from mediamesh.media.budget import Budget
+from mediamesh.media.layer3 import walk_layer3
 from mediamesh.media.recordings import RecordingReader
 from mediamesh.media.tracks import RecordingLimits
 from mediamesh.wire.errors import InvalidRequest, MediaDecodeFailed, MediaTooLarge, UnsupportedMediaType
@@ -280,6 +282,56 @@ async def test_a_caller_that_leaves_ends_the_decoding(made, tmp_path) -> None:
         reading.cancel()
         with pytest.raises(asyncio.CancelledError):
             await reading
+
+
+@pytest.mark.parametrize(
+    ("name", "mime_type"),
+    [
+        ("wav", "audio/wav"),
+        ("mp3", "audio/mpeg"),
+        ("ogg", "audio/ogg"),
+        ("flac", "audio/flac"),
+        ("webm", "audio/webm"),
+        ("mp4", "video/mp4"),
+    ],
+)
+async def test_the_time_that_reading_may_take_holds_for_the_structure_too(made, tmp_path, name, mime_type) -> None:
+    def never(container, limits, go_on):
+        pytest.fail("the structure was walked to its end")
+
+    path = tmp_path / "file"
+    path.write_bytes(made[name])
+    limits = RecordingLimits(seconds=1, pixels=10_000, work_seconds=-1)
+    with (
+        ThreadPoolExecutor(1) as threads,
+        path.open("rb") as file,
+        pytest.raises(MediaTooLarge, match="takes longer"),
+    ):
+        await RecordingReader(never, limits, threads, Budget(1 << 30)).read(file, mime_type)
+
+
+FRAME = b"\xff\xfb\x90\xc4" + bytes(413)  # MPEG-1, 128 kbit/s, 44.1 kHz, one channel
+TAG = b"ID3\xff\xff\xef" + bytes(4)  # an empty tag
+
+
+def test_behind_a_tag_that_says_where_it_ends_nothing_is_searched() -> None:
+    class Searched(bytes):
+        searches = 0
+
+        def find(self, *arguments):
+            self.searches += 1
+            return super().find(*arguments)
+
+    data: Any = Searched(FRAME + 500 * TAG + FRAME)
+    assert walk_layer3(data, lambda: None) == len(data)
+    assert data.searches < 50
+
+
+@pytest.mark.parametrize("at", range(50, 62))
+def test_a_mark_at_the_end_of_what_is_looked_at_announces_nothing(at) -> None:
+    frame = FRAME[:at] + b"Xing" + FRAME[at + 4 :]
+    data: Any = frame + FRAME
+    assert walk_layer3(data, lambda: None) == len(data)
 
 
 @pytest.mark.stack

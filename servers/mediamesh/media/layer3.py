@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from mediamesh.wire.errors import MediaDecodeFailed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from mmap import mmap
 
 __all__ = ["frame_bytes", "walk_layer3"]
@@ -35,8 +36,12 @@ def frame_bytes(header: bytes) -> int:
     return (144_000 if version == 3 else 72_000) * kilobits // rate + (header[2] >> 1 & 1)
 
 
-def walk_layer3(data: mmap) -> int:
+def walk_layer3(data: mmap, go_on: Callable[[], None]) -> int:
     """Return where an MP3 ends, tags included.
+
+    Args:
+        data: All of it.
+        go_on: Called for each frame, tag and gap; raises when the work is to end.
 
     Raises:
         MediaDecodeFailed: it has no frame, its last one is cut off, or there are fewer than its first one says.
@@ -45,14 +50,17 @@ def walk_layer3(data: mmap) -> int:
     first = position = _first_frame(data, _tag_end(data, 0))
     frames = 0
     while position < size:
+        go_on()
         if length := frame_bytes(data[position : position + 4]):
             if position + length > size:
                 raise _damaged(f"{size} bytes are there, and its last frame ends at {position + length}")
             position += length
             frames += 1
         else:
-            after = max(_tag_end(data, position), _next_frame(data, position, _GAP_BYTES))
-            if after <= position:
+            after = _tag_end(data, position)
+            if after == position:  # no tag: only then what follows is searched, which takes a thousand times as long
+                after = _next_frame(data, position, _GAP_BYTES)
+            if after < 0:
                 break
             position = after
     announced = _announced(data[first : first + 64])
@@ -106,7 +114,7 @@ def _is_tag(data: mmap, position: int) -> bool:
 
 def _announced(frame: bytes) -> int:
     """Return how many frames the first one says that there are; it may or may not count itself."""
-    at = max(frame.find(b"Xing"), frame.find(b"Info"))
+    at = max(frame.find(mark, 0, -8) for mark in (b"Xing", b"Info"))  # flags and number follow, 4 bytes each
     if at < 0 or not frame[at + 7] & 1:
         return 0
     return int.from_bytes(frame[at + 8 : at + 12], "big")

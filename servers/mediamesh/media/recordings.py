@@ -55,7 +55,7 @@ class RecordingReader:
 
     async def read(self, file: BinaryIO, mime_type: str) -> MediaFacts:
         """Return media type, codec and duration; of sound its rate and channels, of film also size and frame rate."""
-        structure, pixels = await self._in_thread(lambda _: self._outline(file, mime_type))
+        structure, pixels = await self._in_thread(lambda go_on: self._outline(file, mime_type, go_on))
         held = _HELD_BYTES + _HELD_BYTES_PER_PIXEL * pixels
         if held > self._budget.capacity_bytes:
             raise MediaTooLarge.of_field(
@@ -88,9 +88,9 @@ class RecordingReader:
 
         return await to_the_end(asyncio.get_running_loop().run_in_executor(self._threads, work, go_on), left)
 
-    def _outline(self, file: BinaryIO, mime_type: str) -> tuple[Structure, int]:
+    def _outline(self, file: BinaryIO, mime_type: str, go_on: Callable[[], None]) -> tuple[Structure, int]:
         with mmap(file.fileno(), 0, access=ACCESS_READ) as data:
-            structure = STRUCTURES[mime_type](data)
+            structure = STRUCTURES[mime_type](data, go_on)
             refuse_foreign(data, mime_type, structure.end)
         with _hostile(mime_type), opened(file, mime_type, pixels=self._limits.pixels) as container:
             return structure, pixels_of(container, self._limits)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from mmap import mmap
 
+    GoOn = Callable[[], None]
+
 __all__ = ["STRUCTURES", "Structure"]
 
 # 25 MB of Opus in blocks of 20 ms are 300 000; walking a million takes about a second.
@@ -47,13 +49,14 @@ def _damaged(kind: str, what: str) -> MediaDecodeFailed:
     return MediaDecodeFailed.of_field("chunk.data", f"the {kind} is damaged or cut off: {what}")
 
 
-def _wav(data: mmap) -> Structure:
+def _wav(data: mmap, go_on: GoOn) -> Structure:
     size = len(data)
     if size < 12:
         raise _damaged("WAV", "its header is incomplete")
     riff = int(struct.unpack_from("<I", data, 4)[0])
     position, found = 12, False
     while position + 8 <= size and (not found or position < riff + 8):
+        go_on()
         name, length = struct.unpack_from("<4sI", data, position)
         if name == b"data":
             found = True
@@ -67,9 +70,10 @@ def _wav(data: mmap) -> Structure:
     return Structure(end=min(position, size))
 
 
-def _ogg(data: mmap) -> Structure:
+def _ogg(data: mmap, go_on: GoOn) -> Structure:
     position, size = 0, len(data)
     for _ in range(_MOST_PARTS):
+        go_on()
         if data[position : position + 4] != b"OggS":
             break
         table = position + 27
@@ -81,10 +85,11 @@ def _ogg(data: mmap) -> Structure:
     return Structure(end=position)
 
 
-def _flac(data: mmap) -> Structure:
+def _flac(data: mmap, go_on: GoOn) -> Structure:
     position, size, last = 4, len(data), False
     samples = int.from_bytes(data[21:26], "big") & 0xF_FFFF_FFFF
     while not last:
+        go_on()
         if position + 4 > size:
             raise _damaged("FLAC", "its header is incomplete")
         last = bool(data[position] & 0x80)
@@ -94,7 +99,7 @@ def _flac(data: mmap) -> Structure:
     return Structure(end=size, samples=samples)
 
 
-def _webm(data: mmap) -> Structure:
+def _webm(data: mmap, go_on: GoOn) -> Structure:
     """Walk the elements of the segment; whoever records live leaves the lengths of segment and clusters open."""
     size = len(data)
     _, length, position = _element(data, 0)
@@ -106,6 +111,7 @@ def _webm(data: mmap) -> Structure:
     if end > size:
         raise _damaged("WebM", f"{size} bytes are there, and its segment ends at {end}")
     for _ in range(_MOST_PARTS):
+        go_on()
         if position >= end:
             return Structure(end=end)
         name, length, position = _element(data, position)
@@ -132,9 +138,10 @@ def _element(data: mmap, position: int) -> tuple[int, int | None, int]:
     return name, None if length == (1 << 7 * bits) - 1 else length, position + bits
 
 
-def _mp4(data: mmap) -> Structure:
+def _mp4(data: mmap, go_on: GoOn) -> Structure:
     found, samples, end = set[bytes](), 0, 0
     for name, begin, end in _boxes(data, 0, len(data)):
+        go_on()
         found.add(name)
         samples += _samples(data, name, begin, end)
         if samples > _MOST_SAMPLES:
@@ -185,11 +192,11 @@ def _samples(data: mmap, name: bytes, begin: int, end: int) -> int:
     return int(struct.unpack_from(">I", data, at)[0]) if at is not None and at + 4 <= end else 0
 
 
-def _mp3(data: mmap) -> Structure:
-    return Structure(end=walk_layer3(data))
+def _mp3(data: mmap, go_on: GoOn) -> Structure:
+    return Structure(end=walk_layer3(data, go_on))
 
 
-STRUCTURES: Mapping[str, Callable[[mmap], Structure]] = {
+STRUCTURES: Mapping[str, Callable[[mmap, GoOn], Structure]] = {
     "audio/wav": _wav,
     "audio/mpeg": _mp3,
     "audio/ogg": _ogg,
@@ -199,4 +206,7 @@ STRUCTURES: Mapping[str, Callable[[mmap], Structure]] = {
     "video/webm": _webm,
     "video/mp4": _mp4,
 }
-"""How each container is walked; the bytes must begin as it does."""
+"""How each container is walked; the bytes must begin as it does.
+
+The function beside them is called for each part, and raises when the work is to end.
+"""
