@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
 
 import av
-from av.audio.resampler import AudioResampler
 from av.error import FFmpegError
 
+from mediamesh.agents.sounds import decoded, resampled
 from mediamesh.wire.errors import InvalidRequest, MediaDecodeFailed, MediaTooLarge, UnsupportedMediaType
 
 if TYPE_CHECKING:
@@ -77,36 +77,27 @@ def convert(source: IO[bytes], target: IO[bytes], wanted: Form, *, max_bytes: in
             raise UnsupportedMediaType("There is no sound in the file.")
         rate = _rate(wanted.rate, stream.rate, encoding)
         layout = _LAYOUTS[wanted.channels or min(stream.channels, 2)]
-        resampler = AudioResampler(format=encoding.samples, layout=layout, rate=rate)
         made: OutputContainer
         with av.open(target, "w", format=encoding.container) as made:
             out = cast("AudioStream", made.add_stream(encoding.codec, rate=rate, layout=layout))
-            for frame in _frames(given, stream, stop):
-                _write(made, out, resampler.resample(frame))
+            for frame in resampled(_frames(given, stream, stop), samples=encoding.samples, layout=layout, rate=rate):
+                made.mux(out.encode(frame))
                 if target.tell() > max_bytes:
                     raise MediaTooLarge(f"The sound would have more than {max_bytes} bytes.", limit=max_bytes)
-            _write(made, out, resampler.resample(None))
             made.mux(out.encode(None))
 
 
-def _write(made: OutputContainer, out: AudioStream, frames: list[av.AudioFrame]) -> None:
-    for frame in frames:
-        made.mux(out.encode(frame))
-
-
 def _frames(given: InputContainer, stream: AudioStream, stop: Event) -> Iterator[av.AudioFrame]:
-    decoded = 0
+    samples = 0
     try:
-        for frame in given.decode(stream):
+        for frame in decoded(given, stream):
             if stop.is_set():
                 return
-            # Times of the container's own clock, which may begin anywhere, are no use in the new file.
-            frame.pts = None
-            decoded += frame.samples
+            samples += frame.samples
             yield frame
     except FFmpegError as error:
-        raise MediaDecodeFailed(f"The sound is damaged after {decoded} samples: {_said(error)}") from error
-    if not decoded:
+        raise MediaDecodeFailed(f"The sound is damaged after {samples} samples: {_said(error)}") from error
+    if not samples:
         raise MediaDecodeFailed("The file has no sound that can be decoded.")
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from av.audio.resampler import AudioResampler
 from av.error import FFmpegError
 
+from mediamesh.agents.sounds import decoded, resampled
 from mediamesh.api.media.v1.media_pb2 import MediaType
 from mediamesh.api.stream.v1.chunk_pb2 import MediaEncoding
 from mediamesh.wire.chunks import media_of
@@ -76,19 +77,10 @@ def _decoded(file: IO[bytes]) -> Generator[Samples]:
             stream = next(iter(container.streams.audio), None)
             if stream is None:
                 raise UnsupportedMediaType("There is no sound in the file.")
-            yield from _joined(_resampled(container.decode(stream)))
+            made = resampled(decoded(container, stream), samples="flt", layout="mono", rate=RATE)
+            yield from _joined(frame.to_ndarray()[0] for frame in made)
     except FFmpegError as error:
         raise MediaDecodeFailed(f"The sound is damaged: {error.strerror or error}") from error
-
-
-def _resampled(frames: Iterator[av.AudioFrame]) -> Iterator[Samples]:
-    resampler = AudioResampler(format="flt", layout="mono", rate=RATE)
-    for frame in frames:
-        frame.pts = None  # clocks that jump would make the resampler fill gaps or drop sound
-        for made in resampler.resample(frame):
-            yield made.to_ndarray()[0]
-    for made in resampler.resample(None):
-        yield made.to_ndarray()[0]
 
 
 def _joined(parts: Iterator[Samples]) -> Iterator[Samples]:
