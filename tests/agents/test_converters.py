@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import math
+import struct
 import threading
 import wave
 from io import BytesIO
@@ -14,7 +15,9 @@ from PIL import Image
 from mediamesh.agent.testing import run_agent
 from mediamesh.agents.audio_converter import AudioConverter
 from mediamesh.agents.audio_converter.conversion import Form, convert
+from mediamesh.agents.image_classifier.preprocessing import preprocess
 from mediamesh.agents.image_converter import ImageConverter
+from mediamesh.agents.pictures import upright
 from mediamesh.api.media.v1.media_pb2 import MediaReference, MediaType, MediaValue
 from mediamesh.wire.errors import InvalidRequest, MediaDecodeFailed, MediaTooLarge, UnsupportedMediaType
 
@@ -130,6 +133,13 @@ def picture(kind="PNG", size=(60, 40), mode="RGB", **options) -> bytes:
     return buffer.getvalue()
 
 
+ODD = {
+    "no TIFF": b"Exif\0\0nothing",
+    "cut off": b"Exif\0\0MM\0*",
+    "BigTIFF, cut off": b"Exif\0\0MM\0+",
+}
+
+
 async def pictured(data: bytes, **params) -> Image.Image:
     agent = ImageConverter(max_images=1, max_pixels=10_000)
     value = media(data, MediaType.MEDIA_TYPE_IMAGE)
@@ -166,6 +176,22 @@ async def test_a_picture_taken_sideways_is_upright() -> None:
     exif[0x0112] = 6
     image = await pictured(picture("JPEG", exif=exif), format="image/png")
     assert image.size == (40, 60)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("name", ODD)
+async def test_a_picture_whose_exif_data_cannot_be_read_is_taken_as_it_is(kind, name) -> None:
+    options = {} if kind == "WEBP" else {"dpi": (72, 72)}  # without it Pillow looks for that in a JPEG's EXIF data
+    data = picture(kind, exif=ODD[name], **options)
+    assert (await pictured(data, width=30)).size == (30, 20)
+    assert upright(data, max_pixels=10_000).size == (60, 40)
+    assert preprocess(data).shape == (3, 224, 224)
+
+
+async def test_a_picture_is_upright_though_the_rest_of_its_exif_data_cannot_be_written_again() -> None:
+    entries = struct.pack(">HHIHH", 0x112, 3, 1, 6, 0) + struct.pack(">HHI4s", 0x129, 2, 2, b"a")
+    data = picture("JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x02" + entries + bytes(4))
+    assert (await pictured(data, format="image/png")).size == (40, 60)
 
 
 async def test_a_picture_that_would_be_too_large_is_refused() -> None:

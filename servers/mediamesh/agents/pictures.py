@@ -57,8 +57,11 @@ def upright(data: bytes, *, max_pixels: int) -> Image.Image:
 
 
 def turn_of(image: Image.Image) -> Image.Transpose | None:
-    """Return how a picture is to be turned, as its EXIF data says."""
-    return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    """Return how a picture that is decoded is to be turned, as its EXIF data says; None where that cannot be read."""
+    try:
+        return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # noqa: BLE001 - Pillow has no class for what odd data do; a picture is seen without them as well
+        return None
 
 
 def rgb(image: Image.Image) -> Image.Image:

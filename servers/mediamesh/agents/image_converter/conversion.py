@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from PIL import Image, ImageOps
 
-from mediamesh.agents.pictures import opened
+from mediamesh.agents.pictures import opened, turn_of
 from mediamesh.wire.errors import MediaTooLarge
 
 __all__ = ["Form", "convert"]
@@ -44,7 +44,8 @@ def convert(data: bytes, wanted: Form, *, max_pixels: int) -> bytes:
     with opened(data, max_pixels=max_pixels) as image:
         name = _FORMATS.get(wanted.media_type) or ("PNG" if image.format == "GIF" else image.format or "PNG")
         image.load()
-        upright = ImageOps.exif_transpose(image)
+        turn = turn_of(image)
+        upright = image if turn is None else image.transpose(turn)
         profile = image.info.get("icc_profile")
     return _encoded(_scaled(_in_mode(upright, name), wanted, max_pixels), name, profile)
 
