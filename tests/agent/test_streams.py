@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 
 import pytest
 
+from mediamesh.agent import parse_manifest
+from mediamesh.agent.output import Outputs
 from mediamesh.agent.pipe import Pipe
 from mediamesh.agent.testing import gather
-from mediamesh.api.agent.v1.agent_service_pb2 import OpenRun, PinChunk, PinEnd, RunRequest
-from mediamesh.api.stream.v1.chunk_pb2 import Chunk, TextContent
+from mediamesh.api.agent.v1.agent_service_pb2 import OpenRun, PinChunk, PinEnd, RunRequest, RunResponse
+from mediamesh.api.stream.v1.chunk_pb2 import Chunk, Progress, TextContent
 from mediamesh.wire.errors import AgentFailed, Cancelled, DeadlineExceeded, Overloaded
 
 WORDS = "[{name: words, type: stream}]"
@@ -40,6 +42,64 @@ async def test_chunks_have_gap_free_sequences_a_source_and_a_time(serve, agent) 
     assert (one.sequence_number, one.source, one.content.text) == (1, "test.agent", "one")
     assert (two.sequence_number, two.source, two.content.text) == (2, "me", "two")
     assert one.timestamp.seconds > 0
+
+
+async def full_pipe() -> tuple[Pipe[RunResponse], Outputs]:
+    """Return outputs and the pipe that they go into; it has no room until it is read."""
+    pipe: Pipe[RunResponse] = Pipe(messages=1, size_bytes=1000)
+    manifest = parse_manifest(
+        "{id: test.agent, version: 1.0.0, outputs: [{name: words, type: stream}, {name: answer, type: string}]}"
+    )
+    await pipe.put(RunResponse())
+    return pipe, Outputs(manifest, pipe)
+
+
+async def given_up(work) -> None:
+    """Begin work and give it up while it waits for room."""
+    task = asyncio.ensure_future(work)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+@asynccontextmanager
+async def reading(pipe):
+    """Read all that is written in the block; yields the list that has it when the block has ended."""
+    frames: list[RunResponse] = []
+
+    async def read() -> None:
+        frames.extend([frame async for frame in pipe][1:])
+
+    task = asyncio.ensure_future(read())
+    yield frames
+    pipe.close()
+    await task
+
+
+async def test_a_chunk_that_is_given_up_or_breaks_a_rule_leaves_no_gap() -> None:
+    pipe, outputs = await full_pipe()
+    await given_up(outputs.emit("words", "too slow"))
+    with pytest.raises(AgentFailed, match="breaks a rule"):
+        await outputs.emit("words", Chunk(progress=Progress(percent=120)))
+    async with reading(pipe) as frames:
+        await asyncio.gather(*(outputs.emit("words", text) for text in "abc"))
+    chunks = [frame.chunk.chunk for frame in frames]
+    assert [(chunk.sequence_number, chunk.content.text) for chunk in chunks] == [(1, "a"), (2, "b"), (3, "c")]
+
+
+async def test_an_end_or_a_value_that_is_given_up_comes_later() -> None:
+    pipe, outputs = await full_pipe()
+    await given_up(outputs.end("words"))
+    await given_up(outputs.give("answer", "too slow"))
+    with pytest.raises(AgentFailed, match="answer"):
+        await outputs.give("answer", 7)
+    async with reading(pipe) as frames:
+        await outputs.give("answer", "42")
+        await outputs.finish({})
+    assert kinds(frames) == ["output", "end", "finished"]
+    assert frames[0].output.value.text == "42"
 
 
 async def test_an_async_iterable_is_a_stream_and_several_run_side_by_side(serve, agent) -> None:

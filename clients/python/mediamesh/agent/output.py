@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -44,6 +44,7 @@ class Outputs:
         self._pins = {pin.name: pin for pin in manifest.outputs}
         self._given: set[str] = set()
         self._sequences: Counter[str] = Counter()
+        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # by stream: who sends, counts
 
     def pin(self, name: str) -> Pin:
         """Return an output pin."""
@@ -78,29 +79,36 @@ class Outputs:
         elif pin.type in MEDIA_TYPES and not isinstance(output, MediaValue | Value):
             await self._give_media(pin, output)
         else:
-            await self._give_value(pin, output)
+            try:
+                await self._give_value(pin, output)
+            except BaseException:
+                self._given.discard(name)  # nothing was sent, so it may be given yet
+                raise
 
     async def emit(self, name: str, chunk: Chunk | str) -> None:
         """Send the next chunk of a stream."""
         pin = self.pin(name)
         if pin.type != PinType.PIN_TYPE_STREAM:
             raise self.broken(name, f"is {type_name(pin.type)}, no stream")
-        if name in self._given:
-            raise self.broken(name, "has ended")
         frame = RunResponse(chunk=PinChunk(pin=name, chunk=_chunk(chunk)))
-        self._sequences[name] += 1
         sent = frame.chunk.chunk
-        sent.sequence_number = self._sequences[name]
         sent.source = sent.source or self._manifest.id
         if not sent.HasField("timestamp"):
             sent.timestamp.GetCurrentTime()
-        await self.send(frame)
+        async with self._turns[name]:
+            if name in self._given:
+                raise self.broken(name, "has ended")
+            sent.sequence_number = self._sequences[name] + 1
+            await self.send(frame)
+            # Only now: a chunk that breaks a rule, or whose wait for room is given up, takes no number from the next.
+            self._sequences[name] += 1
 
     async def end(self, name: str) -> None:
         """Say that no more chunks come on a stream."""
-        self._begin(name)
-        self._given.add(name)
-        await self.send(RunResponse(end=PinEnd(pin=name)))
+        async with self._turns[name]:
+            self._begin(name)
+            await self.send(RunResponse(end=PinEnd(pin=name)))
+            self._given.add(name)
 
     async def finish(self, outputs: Mapping[str, Output]) -> None:
         """Send what is left, streams side by side; then the end of every stream, and of the run."""
