@@ -60,6 +60,23 @@ async def test_a_body_is_stored_from_its_begin(store, key) -> None:
     assert await read(store, key) == b"abc"
 
 
+async def test_a_body_is_read_once(store, key) -> None:
+    class Read(io.BytesIO):
+        size = 0
+
+        def read(self, *arguments):
+            piece = super().read(*arguments)
+            self.size += len(piece)
+            return piece
+
+    data = bytes(100_000)
+    body = Read(data)
+    await store.put(
+        key, body, sha256=hashlib.sha256(data).digest(), content_type="application/octet-stream", metadata={}
+    )
+    assert body.size == len(data)
+
+
 async def test_an_object_is_replaced_only_on_request(store, key) -> None:
     await put(store, key, b"one")
     with pytest.raises(AlreadyExists):
