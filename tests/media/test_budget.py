@@ -71,3 +71,19 @@ async def test_a_waiter_that_is_granted_and_cancelled_at_once_gives_back() -> No
     with pytest.raises(asyncio.CancelledError):
         await waiting
     assert budget.free_bytes == 10
+
+
+async def test_who_holds_all_and_who_waits_may_leave_in_the_same_moment() -> None:
+    budget = Budget(10)
+
+    async def hold():
+        async with budget.reserve(10):
+            await asyncio.Event().wait()
+
+    calls = [asyncio.ensure_future(hold()) for _ in range(3)]
+    await settle()
+    for call in calls:
+        call.cancel()
+    left = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(error) for error in left] == [asyncio.CancelledError] * 3
+    assert budget.free_bytes == 10

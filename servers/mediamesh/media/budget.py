@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -46,7 +46,8 @@ class Budget:
             if turn.done() and not turn.cancelled():
                 self._give(size)  # it was granted in the moment in which the caller left
             else:
-                self._waiting.remove((size, turn))
+                with suppress(ValueError):  # it was passed over already, by who left in the same moment
+                    self._waiting.remove((size, turn))
                 self._grant()  # whoever stood behind may fit
             raise
 
