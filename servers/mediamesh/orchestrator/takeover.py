@@ -123,7 +123,7 @@ class Takeover:
     async def _take(self, stored: Stored) -> None:
         past = Execution()
         past.CopyFrom(stored.execution)
-        recall = Recall(self._store, past)
+        recall = Recall(self._log, past)
         sizes, first = await self._read(past, recall)
         needed = recall.first_needed()
         if needed is not None and needed < first - 1:

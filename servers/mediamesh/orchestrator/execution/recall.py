@@ -24,7 +24,7 @@ _PAGE = 32
 
 
 class Events(Protocol):
-    """Where past events are; `mediamesh.orchestrator.runlog.EventLog` is one."""
+    """Where past events are; `mediamesh.orchestrator.runlog.RunLog` is one."""
 
     async def read(self, execution_id: str, after: int, limit: int) -> list[ExecutionEvent]:
         """Return the events after a sequence that are still there, ``limit`` at most."""

@@ -11,10 +11,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import islice
 from time import monotonic
+from typing import TypeVar
 
 from mediamesh.api.agent.v1 import agent_service_pb2
 from mediamesh.api.flow.v1 import execution_pb2
@@ -26,6 +28,7 @@ from mediamesh.wire.errors import NotFound, OutOfRange, Unavailable
 __all__ = ["RunLog"]
 
 _LOG = logging.getLogger(__name__)
+T = TypeVar("T")
 _PAGE = 100
 _RING_EVENTS = 256
 _RING_BYTES = 2 * 1024 * 1024
@@ -116,18 +119,26 @@ class RunLog:
             Fenced: the run is not ours any more.
             Unavailable: the store cannot be reached.
         """
-        await self._stored(batch)
+        # Saying it again is safe: the store knows what it has.
+        await self._waited_for(partial(self._store.append, batch))
         tail = self._tails.get(batch.execution_id)
         if tail is not None:
             for event in batch.events:
                 tail.push(event)
 
-    async def _stored(self, batch: Batch) -> None:
+    async def read(self, execution_id: str, after: int, limit: int) -> list[ExecutionEvent]:
+        """Return the events after a sequence that are still there, ``limit`` at most; waits as `append` does.
+
+        Raises:
+            Unavailable: the store cannot be reached.
+        """
+        return await self._waited_for(partial(self._store.read, execution_id, after, limit))
+
+    async def _waited_for(self, ask: Callable[[], Awaitable[T]]) -> T:
         give_up = monotonic() + self._lease
         while True:
             try:
-                # Saying it again is safe: the store knows what it has.
-                return await self._store.append(batch)
+                return await ask()
             except Unavailable as error:
                 if monotonic() > give_up:
                     raise
@@ -200,7 +211,7 @@ class RunLog:
                     yield ExecutionEvent(execution_id=execution_id, heartbeat=heartbeat)
 
     async def _past(self, execution_id: str, tail: _Tail, position: int) -> AsyncGenerator[ExecutionEvent]:
-        events = tail.after(position) or await self._store.read(execution_id, position, _PAGE)
+        events = tail.after(position) or await self.read(execution_id, position, _PAGE)
         if not events:
             raise NotFound(f"The log of {execution_id} is gone.")
         if (first := events[0].sequence) > position + 1:
@@ -219,7 +230,7 @@ class RunLog:
         """See how far the run of another replica is."""
         if tail.ours:
             return
-        stored = await self._store.load([execution_id])
+        stored = await self._waited_for(partial(self._store.load, [execution_id]))
         if not stored:
             raise NotFound(f"The log of {execution_id} is gone.")
         self._advance(tail, stored[0].execution)
