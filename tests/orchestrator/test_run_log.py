@@ -214,6 +214,16 @@ async def test_a_cancellation_waits_for_who_takes_the_run_over(make_store) -> No
     await other.ask_to_cancel("nobody")
 
 
+async def test_who_runs_what_somebody_asked_to_cancel_hears_of_it_though_the_letter_is_lost(make_store) -> None:
+    run, ours, other, _ = await lapsed_run(make_store)
+    (stored,) = await other.load([run.execution_id])
+    await ours.ask_to_cancel(run.execution_id)
+    assert await claim(other, stored, "other")
+    assert await other.renew({run.execution_id: 1}) == [run.execution_id]
+    assert run.execution_id not in await ours.lapsed(1000)
+    await other.append(batch(run.execution_id, stored.execution.last_sequence + 1, fence=1))
+
+
 async def test_what_the_client_gave_is_stored_once_and_comes_back(make_store) -> None:
     store, run = await make_store(), execution()
     run.inputs["up.file"].text = "hello"

@@ -183,10 +183,11 @@ class Executions:
         execution = await self.get(execution_id)
         if has_ended(execution):
             return execution
-        if not self._running.stop(execution_id):
-            await self._store.ask_to_cancel(execution_id)
-            # Where nobody holds it now, it is ended from here.
-            await self._takeover.settle(execution_id)
+        self._running.stop(execution_id)
+        # What runs here may be on its way to another replica, or there already.
+        await self._store.ask_to_cancel(execution_id)
+        # Where nobody holds it now, it is ended from here.
+        await self._takeover.settle(execution_id)
         try:
             async with asyncio.timeout(_CANCEL_SECONDS):
                 await self._ended(execution_id, execution.last_sequence)
@@ -202,12 +203,11 @@ class Executions:
     def leave(self, run: Run, state: ExecutionState.ValueType, error: MeshError) -> None:
         """End the run of a caller that is gone; one that has ended stays as it is.
 
-        Where the run goes on at another replica, which took it over, that one is told. A caller whose connection ends
-        as this replica goes away is not gone: it watches on elsewhere.
+        Where the run goes on at another replica, which took it over, that one is told; this one may not know of it yet.
+        A caller whose connection ends as this replica goes away is not gone: it watches on elsewhere.
         """
-        if not run.over.is_set():
-            run.stop(state, error)
-        elif state == EXECUTION_STATE_CANCELLED and not (run.has_ended or self._running.leaving):
+        run.stop(state, error)
+        if state == EXECUTION_STATE_CANCELLED and not (run.has_ended or self._running.leaving):
             self._running.later(self._store.ask_to_cancel(run.execution_id))
 
     async def serve(self) -> None:

@@ -12,7 +12,6 @@ from opentelemetry import metrics
 from mediamesh.api.flow.v1 import execution_pb2
 from mediamesh.api.flow.v1.execution_pb2 import ExecutionState
 from mediamesh.orchestrator.cancellation import account
-from mediamesh.orchestrator.state import has_ended
 from mediamesh.wire.errors import DeadlineExceeded, MeshError
 
 if TYPE_CHECKING:
@@ -34,6 +33,7 @@ class Run:
     Attributes:
         over: Set when nothing of the run is left.
         fence: Which holder of the run this is.
+        has_ended: Whether the last event of the run is in the log.
         handed_over: Whether it was stopped for another orchestrator to go on with it.
 
     Args:
@@ -59,6 +59,7 @@ class Run:
     ) -> None:
         self.over = asyncio.Event()
         self.fence = fence
+        self.has_ended = False
         self.handed_over = False
         self._graph = graph
         self._journal = journal
@@ -74,16 +75,12 @@ class Run:
         """Id of the execution."""
         return self._journal.execution.execution_id
 
-    @property
-    def has_ended(self) -> bool:
-        """Whether the run has had its last event."""
-        return has_ended(self._journal.execution)
-
     def stop(self, state: ExecutionState.ValueType, error: MeshError) -> None:
         """End the run in this state unless it has ended by itself; the first reason is the one that is told."""
-        self._verdict = self._verdict or (state, error)
-        if self._work is not None:
-            self._work.cancel()
+        if self._verdict is None:
+            self._verdict = (state, error)
+            if self._work is not None:
+                self._work.cancel()
 
     def hand_over(self, error: MeshError) -> None:
         """Stop, and leave the run as it is for another orchestrator, unless it has ended by itself or was stopped."""
@@ -128,6 +125,7 @@ class Run:
             await self._journal.flush()
         else:
             await self._journal.end(state, error)
+            self.has_ended = True
             account(self._journal.execution, self._durations)
 
     async def _worked(self, tasks: asyncio.TaskGroup) -> tuple[ExecutionState.ValueType, MeshError | None]:

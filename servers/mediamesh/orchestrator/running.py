@@ -94,24 +94,23 @@ class Running:
         """Do something for a run without waiting for it; it may fail."""
         self._tasks.create_task(_tolerant(work))
 
-    def stop(self, execution_id: str) -> bool:
-        """Cancel a run; return whether it is one of this replica."""
+    def stop(self, execution_id: str) -> None:
+        """Cancel a run if it is one of this replica."""
         run = self._runs.get(execution_id)
         if run is not None:
             run.stop(EXECUTION_STATE_CANCELLED, Cancelled("The run was cancelled."))
-        return run is not None
 
     async def renew(self) -> None:
-        """Show as long as this goes on that the runs here are alive."""
+        """Show as long as this goes on that the runs here are alive, and stop those that are not to go on."""
         while True:
             await asyncio.sleep(self._settings.lease_seconds / 3)
             fences = {execution_id: run.fence for execution_id, run in self._runs.items()}
             try:
-                lost = await self._store.renew(fences) if fences else []
+                unwanted = await self._store.renew(fences) if fences else []
             except Unavailable as error:
                 _LOG.warning("%s", error)
                 continue
-            for execution_id in lost:
+            for execution_id in unwanted:
                 self.stop(execution_id)
 
     async def drain(self, *, heirs: bool) -> None:

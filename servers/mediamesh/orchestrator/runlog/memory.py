@@ -156,15 +156,17 @@ class MemoryStore:
 
     async def renew(self, fences: Mapping[str, int]) -> list[str]:
         """See `RunRegistry.renew`."""
-        lost = []
+        unwanted = []
         for execution_id, fence in fences.items():
             run = self._memory.run(execution_id)
             if run is None or run.ended or not self._holds(run, fence):
-                lost.append(execution_id)
-            else:
-                run.holder, run.held_until = self._replica, monotonic() + self._lease
-                run.expires = monotonic() + self._ttl
-        return lost
+                unwanted.append(execution_id)
+                continue
+            run.holder, run.held_until = self._replica, monotonic() + self._lease
+            run.expires = monotonic() + self._ttl
+            if run.cancelled:
+                unwanted.append(execution_id)
+        return unwanted
 
     async def release(self, execution_id: str, fence: int) -> None:
         """See `RunRegistry.release`."""

@@ -106,7 +106,12 @@ class RunRegistry(Protocol):
         ...
 
     async def renew(self, fences: Mapping[str, int]) -> list[str]:
-        """Show that this replica lives; return the runs, of those given with their fences, that it no longer holds."""
+        """Show that this replica lives.
+
+        Returns:
+            The runs, of those given with their fences, that are to stop here: this replica no longer holds them, or
+            somebody asked to cancel them, whose letter may have been lost while they passed from one to another.
+        """
         ...
 
     async def release(self, execution_id: str, fence: int) -> None:

@@ -43,7 +43,8 @@ redis.call('PEXPIRE', KEYS[2], ARGV[3])
 return 1
 """
 
-# KEYS: log, run, lease. ARGV: holder, ttl ms, lease ms, fence.
+# KEYS: log, run, lease. ARGV: holder, ttl ms, lease ms, fence. Returns 0 where another one holds the run, 2 where
+# somebody asked to cancel it, else 1.
 RENEW = """
 if redis.call('EXISTS', KEYS[2]) == 0 or redis.call('HEXISTS', KEYS[2], 'ended') == 1 then return 0 end
 if tonumber(redis.call('HGET', KEYS[2], 'fence') or '0') ~= tonumber(ARGV[4]) then return 0 end
@@ -52,7 +53,7 @@ if holder and holder ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[3], ARGV[1], 'PX', ARGV[3])
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 redis.call('PEXPIRE', KEYS[2], ARGV[2])
-return 1
+return 1 + redis.call('HEXISTS', KEYS[2], 'cancelled')
 """
 
 # KEYS: run, lease. ARGV: holder, fence.

@@ -30,6 +30,7 @@ _LETTERS = 1000
 _LONGEST_RUN_SECONDS = 86_400
 _OPEN = "mm:runs:open"
 _SUSPECTS = 1000
+_RENEWED = 1
 
 
 class ValkeyStore:
@@ -174,10 +175,10 @@ class ValkeyStore:
                         keys=_keys(execution_id), args=[self._replica, self._ttl_ms, self._lease_ms, fence], client=pipe
                     )
                 answers = await pipe.execute()
-        held = [execution_id for execution_id, answer in zip(fences, answers, strict=True) if answer]
+        told = dict(zip(fences, answers, strict=True))
         # A run that has ended meanwhile is not there any more, and stays away.
-        await self._mark_open(held, known=True)
-        return [execution_id for execution_id in fences if execution_id not in held]
+        await self._mark_open([execution_id for execution_id, answer in told.items() if answer], known=True)
+        return [execution_id for execution_id, answer in told.items() if answer != _RENEWED]
 
     async def release(self, execution_id: str, fence: int) -> None:
         """See `RunRegistry.release`."""
