@@ -123,7 +123,13 @@ class Executions:
         flow = await self._runnable(source)
         check_features(flow, inputs, self._settings)
         execution = begun(Execution(execution_id=new_id(), workspace_id=workspace_id, flow=flow), timeout)
-        values = await prepared(flow, inputs, self._factory.media_of(execution), self._catalog.agents())
+        values = await prepared(
+            flow,
+            inputs,
+            self._factory.media_of(execution),
+            self._catalog.agents(),
+            event_bytes=self._settings.max_event_bytes,
+        )
         for (node_id, pin), value in values.items():
             execution.inputs[f"{node_id}.{pin}"].CopyFrom(value)
         self._log.own(execution.execution_id)

@@ -22,11 +22,26 @@ __all__ = ["prepared"]
 
 Inputs = dict[tuple[str, str], value_pb2.Value]
 
+# What an event has beside a value: ids of its run and its node, the name of the pin, the time.
+_BESIDE_BYTES = 512
+
 
 async def prepared(
-    flow: Flow, given: Mapping[str, value_pb2.Value], media: RunMedia, agents: Mapping[str, Manifest]
+    flow: Flow,
+    given: Mapping[str, value_pb2.Value],
+    media: RunMedia,
+    agents: Mapping[str, Manifest],
+    *,
+    event_bytes: int,
 ) -> Inputs:
     """Check the values and put their media into the store, each by node and pin.
+
+    Args:
+        flow: A flow that passed its check.
+        given: The values by ``node.pin``.
+        media: Where the media of the run goes.
+        agents: Every agent that is known, by id.
+        event_bytes: Most bytes of an event; each value will have to fit one.
 
     Raises:
         MeshError: of the class of the only mistake; InvalidFlow when there are several of different classes. Each
@@ -46,7 +61,8 @@ async def prepared(
     _refuse(wrong)
     known = {key: await _known(key, given[key], media) for key in wanted}
     # Nothing is uploaded for a run that will be refused anyway.
-    _refuse([*_misfits(flow, agents, wanted, known)])
+    most = event_bytes - _BESIDE_BYTES
+    _refuse([*_misfits(flow, agents, wanted, known), *_too_large(known, most)])
     return {
         (node_id, pin.name): await _stored(key, node_id, pin, known[key], media)
         for key, (node_id, pin) in wanted.items()
@@ -66,6 +82,13 @@ def _misfits(
             problem = misfit(known[key], pin) or problem
         if problem is not None:
             yield key, problem
+
+
+def _too_large(known: Mapping[str, value_pb2.Value], most: int) -> Iterator[tuple[str, MeshError]]:
+    """Yield what is wrong with values that have too many bytes; media may, as only its reference goes on."""
+    for key, value in known.items():
+        if not value.HasField("media") and (size := value.ByteSize()) > most:
+            yield key, InvalidRequest(f"has {size} bytes, and what is no media has {most} at most")
 
 
 def _wanted(flow: Flow) -> dict[str, tuple[str, pin_pb2.Pin]]:

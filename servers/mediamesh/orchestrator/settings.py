@@ -70,7 +70,10 @@ class Settings(FeatureSettings):
         default=4 * 1024 * 1024, ge=1024, le=1 << 30, description="Bytes that wait on a stream pin, likewise."
     )
     max_event_bytes: int = Field(
-        default=2 * 1024 * 1024, ge=4096, le=16 * 1024 * 1024, description="Largest event; larger outputs fail a node."
+        default=2 * 1024 * 1024,
+        ge=4096,
+        le=16 * 1024 * 1024,
+        description="Largest event; larger outputs fail a node, and larger inputs are refused.",
     )
 
     cache_max_bytes: int = Field(
