@@ -12,11 +12,13 @@ from mediamesh.api.inference.v2 import inference_service_pb2 as pb
 from mediamesh.api.inference.v2.inference_service_pb2_grpc import GRPCInferenceServiceStub
 from mediamesh.client import connect
 from mediamesh.client.inference import InferenceClient
+from mediamesh.inference.onnx.session import Session
 from mediamesh.inference.sequences import slots
 from mediamesh.wire.errors import (
     DeadlineExceeded,
     FailedPrecondition,
     InvalidRequest,
+    MeshError,
     Overloaded,
 )
 from tests.inference import sequence_models as made
@@ -289,6 +291,57 @@ async def test_a_request_that_failed_leaves_the_state_as_it_was(stub, key) -> No
     with pytest.raises(InvalidRequest):
         await stub.ModelInfer(request("plain_total", 1, key, shape=(1, 2)))
     assert await value(stub.ModelInfer(request("plain_total", 1, key, end=True))) == 2
+
+
+@pytest.fixture
+def failures(monkeypatch):
+    """What runs fail with; when there is nothing left, they go well."""
+    left, run = [], Session.run
+
+    def fails_first(self, inputs, outputs):
+        if left:
+            raise left.pop()
+        return run(self, inputs, outputs)
+
+    monkeypatch.setattr(Session, "run", fails_first)
+    return left
+
+
+async def test_a_last_request_that_failed_is_sent_again(stub, key, failures) -> None:
+    for amount in (1, 2):
+        assert await value(stub.ModelInfer(request("plain_total", amount, key, start=amount == 1))) in {1, 3}
+    for _ in range(2):
+        failures.append(MeshError("It failed."))
+        with pytest.raises(MeshError, match="It failed"):
+            await stub.ModelInfer(request("plain_total", 5, key, end=True))
+    assert await value(stub.ModelInfer(request("plain_total", 5, key, end=True))) == 8
+    with pytest.raises(InvalidRequest, match=START_FLAG):
+        await stub.ModelInfer(request("plain_total", 5, key))
+
+
+async def test_a_last_request_that_failed_gives_way_to_a_new_sequence_of_its_name(
+    tmp_path, monkeypatch, failures, gate
+) -> None:
+    begun, begin = asyncio.Event(), slots.Slots.open
+
+    def noted(self, key):
+        begun.set()
+        return begin(self, key)
+
+    async with a_server(tmp_path, made.total(), f"{OLDEST} {STATE}", measure_seconds=0) as stub:
+        await stub.ModelInfer(request("m", 1, 1, start=True))
+        monkeypatch.setattr(slots.Slots, "open", noted)
+        gate.shut()
+        last = asyncio.ensure_future(stub.ModelInfer(request("m", 2, 1, end=True)))
+        await gate.entered()
+        failures.append(MeshError("It failed."))
+        fresh = asyncio.ensure_future(value(stub.ModelInfer(request("m", 7, 1, start=True))))
+        await begun.wait()
+        gate.open()
+        with pytest.raises(MeshError, match="It failed"):
+            await last
+        assert await fresh == 7
+        assert await value(stub.ModelInfer(request("m", 1, 1, end=True))) == 8
 
 
 class Counter:

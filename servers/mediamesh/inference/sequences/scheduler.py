@@ -156,6 +156,8 @@ class SequenceScheduler:
         except MeshError:
             if mark.start:
                 self.slots.end(sequence, "failed", "its first request failed")
+            elif mark.end:
+                self.slots.take_back(sequence)
             raise
         by_name = dict(zip(outputs, arrays, strict=True))
         # A request's rows of a batch would keep the whole batch in memory.

@@ -123,6 +123,12 @@ class Slots:
             sequence.closing = True
             del self._live[sequence.key]
 
+    def take_back(self, sequence: Sequence) -> None:
+        """Let a sequence go on whose last request has failed, unless another of its name has begun since."""
+        if sequence.key not in self._live and not sequence.ended:
+            sequence.closing = False
+            self._live[sequence.key] = sequence
+
     def release(self, sequence: Sequence) -> None:
         """Give the turn to the next request of a sequence, after one has run."""
         sequence.busy = False
