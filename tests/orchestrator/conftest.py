@@ -21,12 +21,12 @@ from tests.orchestrator.fake_media import FakeMedia
 
 
 @asynccontextmanager
-async def serving_agents(agents, port=0):
+async def serving_agents(agents, port=0, **limits):
     part = Part(
         services=["mediamesh.api.agent.v1.AgentService"],
         register=lambda server: agent_service_pb2_grpc.add_AgentServiceServicer_to_server(agents, server),
     )
-    async with serving(ServerSettings(grace_seconds=0, port=port), part) as taken:
+    async with serving(ServerSettings(grace_seconds=0, port=port, **limits), part) as taken:
         yield f"127.0.0.1:{taken}"
 
 

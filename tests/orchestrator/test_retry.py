@@ -8,6 +8,7 @@ from google.protobuf import duration_pb2
 from mediamesh.api.flow.v1 import execution_pb2, flow_pb2
 from mediamesh.orchestrator.execution.retry import Retries, is_passing
 from mediamesh.wire.errors import AgentFailed, DeadlineExceeded, MeshError, Overloaded, StreamInterrupted, Unavailable
+from tests.orchestrator.conftest import orchestrating, serving_agents
 from tests.orchestrator.flow_texts import flow
 
 SUCCEEDED = execution_pb2.EXECUTION_STATE_SUCCEEDED
@@ -57,6 +58,12 @@ def test_a_server_at_its_limit_is_asked_again_when_it_says_and_as_long_as_there_
     assert DEFAULT.of(node(max_attempts=2)).pause(2, error) is None
 
 
+def test_a_limit_of_which_nobody_says_when_it_passes_is_tried_as_often_as_any_failure() -> None:
+    error = Overloaded("SERVER: Received message larger than max (5000000 vs. 4194304)")
+    assert DEFAULT.pause(2, error) is not None
+    assert DEFAULT.pause(3, error) is None
+
+
 def test_what_the_flow_says_counts_and_the_rest_is_as_the_server_has_it() -> None:
     assert DEFAULT.of(flow_pb2.FlowNode()) == DEFAULT
     policy = DEFAULT.of(
@@ -81,6 +88,20 @@ async def test_a_flow_may_forbid_a_second_try(mesh, agents) -> None:
     events = await events_of(mesh, flow("a test.flaky, retries: 0"))
     assert events[-1].execution_finished.state == execution_pb2.EXECUTION_STATE_FAILED
     assert agents.attempts[events[0].execution_id] == [1]
+
+
+async def test_an_agent_whose_server_takes_no_message_so_large_fails_with_this_reason(settings, agents) -> None:
+    source = flow(
+        f"text test.echo, outputs: {{text: {'x' * 5000}}}", "echo test.echo, timeout: 2", edges="text.text>echo.text"
+    )
+    async with (
+        serving_agents(agents, max_message_bytes=4096) as address,
+        orchestrating(settings(agent_addresses=[address])) as mesh,
+    ):
+        events = await events_of(mesh, source)
+    assert len(of_kind(events, "node_retry")) == 1
+    (failed,) = of_kind(events, "node_failed")
+    assert "larger than max" in failed.node_failed.error.message
 
 
 @pytest.mark.parametrize("how", ["early", "late"])

@@ -30,7 +30,8 @@ class Retries:
         initial_seconds: Pause before the second.
         longest_seconds: Longest pause.
         multiplier: What each pause is multiplied by to get the next.
-        patient: Whether a server at its limit is asked again until the node's time is over, whatever `attempts` is.
+        patient: Whether a server at its limit that says when to come again is asked until the node's time is over,
+            whatever `attempts` is.
     """
 
     attempts: int
@@ -61,7 +62,9 @@ class Retries:
         """
         if not is_passing(error):
             return None
-        if failures >= self.attempts and not (self.patient and isinstance(error, Overloaded)):
+        # gRPC itself says RESOURCE_EXHAUSTED too, of a message that is too large for as long as anybody asks.
+        is_full = isinstance(error, Overloaded) and error.retry_after is not None
+        if failures >= self.attempts and not (self.patient and is_full):
             return None
         # The exponent is bounded, as powers of floats overflow.
         grown = self.initial_seconds * self.multiplier ** min(failures - 1, 64)
