@@ -191,6 +191,12 @@ describe("An error", () => {
     expect(MeshError.fromStatus(status)).toMatchObject({ number: "E1013", sentence: "the JPEG is cut off" });
   });
 
+  it("with a detail that nobody can read keeps the rest", () => {
+    const broken = anyPack(ErrorInfoSchema, create(ErrorInfoSchema));
+    broken.value = new Uint8Array([0xff]);
+    expect(MeshError.fromStatus({ code: 5, message: "gone", details: [broken] })).toMatchObject({ code: Code.NotFound, sentence: "gone" });
+  });
+
   it("says when to try again", () => {
     const error = explained("OVERLOADED", Code.ResourceExhausted);
     error.details.push({ desc: RetryInfoSchema, value: { retryDelay: { seconds: 1n, nanos: 500_000_000 } } });

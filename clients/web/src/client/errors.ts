@@ -73,8 +73,12 @@ export class MeshError extends Error {
   static fromStatus(status: { code: number; message: string; details: Any[] }): MeshError {
     return explained(status.message, status.code, (schema) => {
       for (const packed of status.details) {
-        const detail = anyUnpack(packed, schema);
-        if (detail) return detail;
+        try {
+          const detail = anyUnpack(packed, schema);
+          if (detail) return detail;
+        } catch {
+          // Bytes that are no such message, in a status that somebody made by hand.
+        }
       }
       return undefined;
     });
