@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mediamesh.client.inference import InferenceClient
+from mediamesh.client.inference import InferenceClient, shared_memory
 from mediamesh.inference.app import app
 from mediamesh.inference.settings import Settings
 from mediamesh.kit.serve import serving
-from mediamesh.wire.errors import InvalidRequest, NotImplementedByServer
+from mediamesh.wire.errors import DeadlineExceeded, InvalidRequest, NotImplementedByServer
 from tests.client.fake_inference import fake_server
 from tests.inference import models
 from tests.inference.conftest import inference_server
@@ -72,6 +72,53 @@ async def test_what_does_not_fit_into_a_slot_is_refused(address) -> None:
         with pytest.raises(InvalidRequest):
             async with shared.take((1,), np.object_):
                 pass
+
+
+async def _cancelled(client, tensor) -> None:
+    asked = asyncio.create_task(client.infer("double", {"x": tensor}))
+    await asyncio.sleep(0)
+    asked.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+
+
+async def _too_late(client, tensor) -> None:
+    with pytest.raises(DeadlineExceeded):
+        await client.infer("double", {"x": np.ones((1, 2), np.float32)}, outputs={"y": tensor}, timeout=0)
+
+
+async def _too_late_in_a_sequence(client, tensor) -> None:
+    with pytest.raises(DeadlineExceeded):
+        async with client.sequence("double") as sequence:
+            await sequence.infer({"x": tensor}, timeout=0)
+
+
+async def _left(client, tensor) -> None:
+    async with aclosing(client.stream("double", {"x": tensor})) as answers:
+        await anext(answers)
+
+
+@pytest.mark.parametrize("unanswered", [_cancelled, _too_late, _too_late_in_a_sequence, _left])
+async def test_a_slot_that_a_server_may_be_at_is_held_back(address, monkeypatch, unanswered) -> None:
+    monkeypatch.setattr(shared_memory, "_HELD_BACK_SECONDS", 0.1)
+    clock = asyncio.get_running_loop().time
+    async with InferenceClient(address) as client, client.shared_tensors(64, slots=1) as shared:
+        async with shared.take((1, 2)) as tensor:
+            await unanswered(client, tensor)
+        left = clock()
+        async with asyncio.timeout(20), shared.take((1, 2)):
+            assert clock() - left > 0.09
+
+
+async def test_a_slot_whose_request_was_refused_is_free_and_one_held_back_keeps_nothing_open(address) -> None:
+    before = ours()
+    async with InferenceClient(address) as client, client.shared_tensors(64, slots=1) as shared, asyncio.timeout(20):
+        with pytest.raises(InvalidRequest):
+            async with shared.take((1, 2)) as tensor:
+                await client.infer("double", {"z": tensor})
+        async with shared.take((1, 2)) as tensor:
+            await _cancelled(client, tensor)
+    assert ours() <= before
 
 
 async def test_a_server_that_was_restarted_is_told_again(repository) -> None:

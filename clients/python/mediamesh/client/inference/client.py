@@ -16,12 +16,19 @@ from mediamesh.client.inference.pool import Pool, Search
 from mediamesh.client.inference.requests import request_of
 from mediamesh.client.inference.sequence import Sequence
 from mediamesh.client.inference.server import Server
-from mediamesh.client.inference.shared_memory import SharedTensor, SharedTensors, registered_anew, shared_tensors
+from mediamesh.client.inference.shared_memory import (
+    SharedTensor,
+    SharedTensors,
+    answered,
+    registered_anew,
+    shared_of,
+    shared_tensors,
+)
 from mediamesh.client.inference.timing import deadline, left
 from mediamesh.wire.errors import InvalidRequest, MeshError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable
     from types import TracebackType
 
     import grpc
@@ -128,7 +135,7 @@ class InferenceClient:
             Unavailable: no server can be reached, or the streams broke off before the answer; may be repeated.
         """
         request = request_of(model, inputs, version=version, outputs=outputs, priority=priority, parameters=parameters)
-        return Answer(await self._once(request, Server.ask, timeout, _shared(inputs, outputs)), _elsewhere(outputs))
+        return Answer(await self._once(request, Server.ask, timeout, shared_of(inputs, outputs)), _elsewhere(outputs))
 
     async def infer_alone(
         self,
@@ -147,7 +154,7 @@ class InferenceClient:
         on the stream only servers of ours take a request back.
         """
         request = request_of(model, inputs, version=version, outputs=outputs, priority=priority, parameters=parameters)
-        return Answer(await self._once(request, Server.call, timeout, _shared(inputs, outputs)), _elsewhere(outputs))
+        return Answer(await self._once(request, Server.call, timeout, shared_of(inputs, outputs)), _elsewhere(outputs))
 
     async def stream(
         self,
@@ -178,7 +185,7 @@ class InferenceClient:
         while True:
             server = search.server()
             try:
-                with server.working():
+                with server.working(), answered(shared_of(inputs, outputs)):
                     async with aclosing(server.answers(request, left(ends))) as responses:
                         async for response in responses:
                             has_begun = True
@@ -246,7 +253,7 @@ class InferenceClient:
         return shared_tensors(self._pool.servers, slot_bytes, slots)
 
     async def _once(
-        self, request: InferRequest, ask: Ask, timeout: float | None, shared: Iterable[object]
+        self, request: InferRequest, ask: Ask, timeout: float | None, shared: list[SharedTensor]
     ) -> pb.ModelInferResponse:
         model = request.message.model_name
         search = Search(self._pool, model, request.message.model_version)
@@ -254,7 +261,7 @@ class InferenceClient:
             while True:
                 server = search.server()
                 try:
-                    with server.working():
+                    with server.working(), answered(shared):
                         response = await ask(server, request, left(ends))
                 except MeshError as error:
                     if not await registered_anew(server, shared, error):
@@ -269,12 +276,6 @@ class InferenceClient:
             return given
         channel = connect(given, keepalive_seconds=self._keepalive_seconds, max_message_bytes=self._max_message_bytes)
         return await stack.enter_async_context(channel)
-
-
-def _shared(inputs: Inputs, outputs: Outputs) -> list[object]:
-    """Return the tensors that lie in shared memory."""
-    wanted = outputs.values() if isinstance(outputs, Mapping) else ()
-    return [tensor for tensor in (*inputs.values(), *wanted) if isinstance(tensor, SharedTensor)]
 
 
 def _elsewhere(outputs: Outputs) -> list[str]:

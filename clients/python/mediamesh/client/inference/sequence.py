@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 from mediamesh.client.inference.answers import Answer
 from mediamesh.client.inference.pool import Search
 from mediamesh.client.inference.requests import request_of
+from mediamesh.client.inference.shared_memory import answered, shared_of
 from mediamesh.client.inference.timing import deadline, left
 from mediamesh.wire.errors import FailedPrecondition, MeshError
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from mediamesh.client.inference.pool import Pool
     from mediamesh.client.inference.requests import Inputs, Outputs, Parameters
     from mediamesh.client.inference.server import Server
+    from mediamesh.client.inference.shared_memory import SharedTensor
     from mediamesh.wire.infer_request import InferRequest
 
 __all__ = ["Sequence"]
@@ -83,7 +85,8 @@ class Sequence:
             if self._over:
                 raise FailedPrecondition(f"The sequence of model {self._model} {self._over}.", model=self._model)
             try:
-                answer = await (self._next(request, ends) if self._server else self._first(request, ends))
+                shared = shared_of(inputs, outputs)
+                answer = await (self._next if self._server else self._first)(request, shared, ends)
             except BaseException:
                 self._over = "broke off"
                 raise
@@ -91,7 +94,7 @@ class Sequence:
                 self._over = "has ended"
             return answer
 
-    async def _first(self, request: InferRequest, ends: float | None) -> Answer:
+    async def _first(self, request: InferRequest, shared: list[SharedTensor], ends: float | None) -> Answer:
         request.message.parameters["sequence_start"].bool_param = True
         search = Search(self._pool, self._model, self._version)
         while True:
@@ -99,18 +102,20 @@ class Sequence:
             # Another id for every try: a server that has begun the sequence before it failed has one of another name.
             self._key = secrets.randbits(62) + 1
             try:
-                answer = await self._ask(server, request, ends)
+                answer = await self._ask(server, request, shared, ends)
             except MeshError as error:
                 await search.failed(server, error)
             else:
                 self._server = server
                 return answer
 
-    async def _next(self, request: InferRequest, ends: float | None) -> Answer:
+    async def _next(self, request: InferRequest, shared: list[SharedTensor], ends: float | None) -> Answer:
         assert self._server is not None  # noqa: S101 - the first request set it
-        return await self._ask(self._server, request, ends)
+        return await self._ask(self._server, request, shared, ends)
 
-    async def _ask(self, server: Server, request: InferRequest, ends: float | None) -> Answer:
+    async def _ask(
+        self, server: Server, request: InferRequest, shared: list[SharedTensor], ends: float | None
+    ) -> Answer:
         request.message.parameters["sequence_id"].int64_param = self._key
-        with server.working():
+        with server.working(), answered(shared):
             return Answer(await server.ask(request, left(ends)))

@@ -2,7 +2,8 @@
 
 A region holds a fixed number of slots of one size. Whoever takes a slot writes its tensor there and names it in a
 request, in place of an array; only the name travels. The server reads it while the request runs, so a slot must not be
-changed before the answer is there.
+changed before the answer is there. Where none comes, as the time was up, say, nobody knows how long the server is still
+at it: such a slot is held back for a while before the next one gets it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import math
 import mmap
 import os
 import secrets
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,22 +22,33 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mediamesh.api.inference.v2 import inference_service_pb2 as pb
-from mediamesh.wire.errors import AlreadyExists, InvalidRequest, MeshError
+from mediamesh.wire.errors import (
+    AlreadyExists,
+    Cancelled,
+    DeadlineExceeded,
+    InvalidRequest,
+    MeshError,
+    StreamInterrupted,
+    Unavailable,
+)
 from mediamesh.wire.tensors import datatype_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable, Sequence
+    from collections.abc import AsyncGenerator, Generator, Iterable, Sequence
 
     from mediamesh.client.inference.server import Server
 
     Array = np.ndarray[Any, Any]
     _Placed = pb.ModelInferRequest.InferInputTensor | pb.ModelInferRequest.InferRequestedOutputTensor
 
-__all__ = ["SharedTensor", "SharedTensors", "registered_anew", "shared_tensors"]
+__all__ = ["SharedTensor", "SharedTensors", "answered", "registered_anew", "shared_of", "shared_tensors"]
 
 _OBJECTS = Path("/dev/shm")  # noqa: S108 - where Linux keeps the objects of shm_open
 # Slots begin at such a boundary, so that vector instructions may read them.
 _ALIGNMENT = 64
+# For how long a server may go on with a request of which nothing was heard.
+_HELD_BACK_SECONDS = 30.0
+_UNANSWERED = (Cancelled, DeadlineExceeded, StreamInterrupted, Unavailable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +92,8 @@ class SharedTensors:
         self.name = name
         self._memory, self._slot_bytes = memory, slot_bytes
         self._size = slot_bytes * slots
+        self._doubtful: set[int] = set()
+        self._held_back: dict[int, asyncio.TimerHandle] = {}
         self._free: asyncio.Queue[int] = asyncio.Queue()
         for slot in range(slots):
             self._free.put_nowait(slot * slot_bytes)
@@ -86,6 +101,8 @@ class SharedTensors:
     @asynccontextmanager
     async def take(self, shape: Sequence[int], dtype: Any = np.float32) -> AsyncGenerator[SharedTensor]:
         """Yield a tensor in a slot, which holds what was there before; waits until one is free.
+
+        A slot that was in a request without an answer is free half a minute later.
 
         Args:
             shape: Its shape, the batch dimension included.
@@ -105,6 +122,25 @@ class SharedTensors:
             array = np.frombuffer(self._memory, given, math.prod(shape), offset).reshape(shape)
             yield SharedTensor(array, self, offset)
         finally:
+            self._give_back(offset)
+
+    def doubt(self, tensor: SharedTensor) -> None:
+        """Note that a server may still read or write a tensor that is taken."""
+        self._doubtful.add(tensor.offset)
+
+    def close(self) -> None:
+        """Forget what is held back."""
+        for timer in self._held_back.values():
+            timer.cancel()
+        self._held_back.clear()
+
+    def _give_back(self, offset: int) -> None:
+        self._held_back.pop(offset, None)
+        if offset in self._doubtful:
+            self._doubtful.discard(offset)
+            loop = asyncio.get_running_loop()
+            self._held_back[offset] = loop.call_later(_HELD_BACK_SECONDS, self._give_back, offset)
+        else:
             self._free.put_nowait(offset)
 
     async def register(self, server: Server) -> bool:
@@ -144,6 +180,7 @@ async def shared_tensors(servers: Sequence[Server], slot_bytes: int, slots: int)
             await shared.register(server)
         yield shared
     finally:
+        shared.close()
         for server in servers:
             await shared.unregister(server)
         path.unlink()
@@ -151,9 +188,29 @@ async def shared_tensors(servers: Sequence[Server], slot_bytes: int, slots: int)
             memory.close()
 
 
-async def registered_anew(server: Server, tensors: Iterable[object], error: MeshError) -> bool:
+def shared_of(
+    inputs: Mapping[str, object], outputs: Sequence[str] | Mapping[str, int | SharedTensor]
+) -> list[SharedTensor]:
+    """Return the tensors of a request that lie in shared memory."""
+    wanted = outputs.values() if isinstance(outputs, Mapping) else ()
+    return [tensor for tensor in (*inputs.values(), *wanted) if isinstance(tensor, SharedTensor)]
+
+
+@contextmanager
+def answered(tensors: Iterable[SharedTensor]) -> Generator[None]:
+    """Ask a server in this block; left without its answer, the slots of the tensors are held back."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, MeshError) or isinstance(error, _UNANSWERED):
+            for tensor in tensors:
+                tensor.owner.doubt(tensor)
+        raise
+
+
+async def registered_anew(server: Server, tensors: Iterable[SharedTensor], error: MeshError) -> bool:
     """Tell whether a request failed because its server, started again, had forgotten its regions, which it has now."""
-    regions = {tensor.owner for tensor in tensors if isinstance(tensor, SharedTensor)}
+    regions = {tensor.owner for tensor in tensors}
     if not regions or not (isinstance(error, InvalidRequest) or type(error) is MeshError):
         return False
     return any([await region.register(server) for region in regions])
