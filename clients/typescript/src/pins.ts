@@ -1,13 +1,13 @@
 /** Which value fits which pin. */
 
-import { create, fromJson, toJson } from "@bufbuild/protobuf";
+import { create, fromJson, isMessage, toJson } from "@bufbuild/protobuf";
 import type { JsonValue } from "@bufbuild/protobuf";
 import { ValueSchema as JsonValueSchema } from "@bufbuild/protobuf/wkt";
 import { PinType } from "@mediamesh/contracts/agent/v1/pin_pb.js";
 import type { Pin } from "@mediamesh/contracts/agent/v1/pin_pb.js";
 import { ValueSchema } from "@mediamesh/contracts/agent/v1/value_pb.js";
 import type { Value } from "@mediamesh/contracts/agent/v1/value_pb.js";
-import { MediaType } from "@mediamesh/contracts/media/v1/media_pb.js";
+import { MediaType, MediaValueSchema } from "@mediamesh/contracts/media/v1/media_pb.js";
 import type { MediaValue } from "@mediamesh/contracts/media/v1/media_pb.js";
 
 import type { Reason } from "./errors.js";
@@ -111,5 +111,6 @@ export function toValue(pin: Pin, given: Plain): Value | undefined {
     return create(ValueSchema, { kind: { case: "boolean", value: given } });
   if (pin.type === PinType.BINARY && given instanceof Uint8Array)
     return create(ValueSchema, { kind: { case: "binary", value: given } });
+  if (isMessage(given, MediaValueSchema)) return create(ValueSchema, { kind: { case: "media", value: given } });
   return undefined;
 }

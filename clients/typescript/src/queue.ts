@@ -4,6 +4,7 @@ export class Queue<T> implements AsyncIterable<T> {
   #ended = false;
   #failure: unknown = undefined;
   #wake: (() => void)[] = [];
+  #last: Promise<void> = Promise.resolve();
 
   constructor(readonly capacity: number) {}
 
@@ -13,12 +14,11 @@ export class Queue<T> implements AsyncIterable<T> {
   }
 
   /** Write, after waiting for room; throws what the queue was failed with. */
-  async put(item: T): Promise<void> {
-    while (this.#held.length >= this.capacity && !this.#ended) await this.#change();
-    if (this.#failure !== undefined) throw this.#failure;
-    if (this.#ended) return;
-    this.#held.push(item);
-    this.#changed();
+  put(item: T): Promise<void> {
+    // One writer after the other: a newcomer must not overtake who waits for room.
+    const put = this.#last.then(() => this.#put(item));
+    this.#last = put.catch(() => undefined);
+    return put;
   }
 
   /** End the queue; its reader gets what is held, and then the end. */
@@ -49,6 +49,14 @@ export class Queue<T> implements AsyncIterable<T> {
         await this.#change();
       }
     }
+  }
+
+  async #put(item: T): Promise<void> {
+    while (this.#held.length >= this.capacity && !this.#ended) await this.#change();
+    if (this.#failure !== undefined) throw this.#failure;
+    if (this.#ended) return;
+    this.#held.push(item);
+    this.#changed();
   }
 
   #change(): Promise<void> {

@@ -21,6 +21,7 @@ __all__ = ["LANGUAGES", "scaffold"]
 LANGUAGES = ("python", "typescript")
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,62}(\.[a-z][a-z0-9-]{0,62})*")
 _LEFT_OUT = shutil.ignore_patterns("node_modules", "dist", "package-lock.json")
+_LEFT_OUT_OF_SDK = shutil.ignore_patterns("node_modules", "dist", "test")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ def _python(names: _Names, folder: Path) -> None:
 def _typescript(names: _Names, folder: Path) -> None:
     example = _Names("example.word-splitter")
     shutil.copytree(shipped("clients/examples/agents/typescript"), folder, ignore=_LEFT_OUT)
-    shutil.copytree(shipped("clients/typescript"), folder / "mediamesh/agent", ignore=_LEFT_OUT)
+    shutil.copytree(shipped("clients/typescript"), folder / "mediamesh/agent", ignore=_LEFT_OUT_OF_SDK)
     shutil.copytree(shipped("generated/ts"), folder / "mediamesh/contracts", ignore=_LEFT_OUT)
     replaced = {
         example.id: names.id,
