@@ -242,6 +242,7 @@ OUTPUTS = """[{name: text, type: string, optional: true, constraints: {enum: [a]
     ("given", "text"),
     [
         ({"text": 3}, "output 'text' takes string, got number"),
+        ({"text": "\ud800"}, "output 'text' takes string, got half a character"),
         ({"text": "b"}, "output 'text' must be one of a; is 'b'"),
         ({"number": True}, "output 'number' takes number, got boolean"),
         ({"json": {"x": object()}}, "output 'json' takes json"),
@@ -255,6 +256,7 @@ OUTPUTS = """[{name: text, type: string, optional: true, constraints: {enum: [a]
         ),
         ({"image": b"12345678901"}, "output 'image' must be at most 10 bytes"),
         ({"typo": 1}, "output 'typo' is not in the manifest, which has text, number"),
+        ({"\ud800": 1}, "output '\\ud800' is not in the manifest, which has text, number"),
         ({"words": "hello"}, "output 'words' takes an async iterable of chunks, got str"),
         (["text"], "process returns a mapping of outputs by pin, not list"),
     ],

@@ -43,7 +43,7 @@ def to_value(pin: Pin, given: object) -> Value:
     """Return what Python calls it as a value of the pin's type.
 
     Raises:
-        TypeError: it is of another type; the text says which is wanted.
+        TypeError: it is of another type, or text that is no UTF-8; the text says which is wanted.
     """
     value: Value | None = None
     match pin.type, given:
@@ -52,7 +52,7 @@ def to_value(pin: Pin, given: object) -> Value:
         case PinType.PIN_TYPE_JSON, _:
             value = Value(json=_json(given))
         case PinType.PIN_TYPE_STRING, str():
-            value = Value(text=given)
+            value = Value(text=_text(given))
         case PinType.PIN_TYPE_BOOLEAN, bool():
             value = Value(boolean=given)
         case PinType.PIN_TYPE_NUMBER, Real() if not isinstance(given, bool):
@@ -65,6 +65,12 @@ def to_value(pin: Pin, given: object) -> Value:
         got = _WORDS.get(type(given), type(given).__name__)
         raise TypeError(f"takes {type_name(pin.type)}, got {got}")
     return value
+
+
+def _text(given: str) -> str:
+    if not given.isascii() and given.encode(errors="replace").decode() != given:
+        raise TypeError("takes string, got half a character, which UTF-8 cannot carry")
+    return given
 
 
 def _json(given: object) -> struct_pb2.Value:
