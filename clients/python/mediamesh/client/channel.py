@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import grpc
+from google.protobuf.message import DecodeError
 from google.rpc import status_pb2
 from opentelemetry import propagate
 from opentelemetry.propagators.textmap import Setter
@@ -87,7 +89,9 @@ def error_of(failure: grpc.aio.AioRpcError) -> MeshError:
     """Return the failure of a call as an error of the tree."""
     for key, value in failure.trailing_metadata() or ():
         if key == _STATUS_KEY and isinstance(value, bytes):
-            return MeshError.from_status(status_pb2.Status.FromString(value))
+            # An agent may send bytes that are no status; what it says beside them is left then.
+            with suppress(DecodeError):
+                return MeshError.from_status(status_pb2.Status.FromString(value))
     code, text = failure.code(), failure.details() or ""
     if code is grpc.StatusCode.INTERNAL and "RST_STREAM" in text:
         # How a proxy reports a server that died in mid-stream.
