@@ -83,13 +83,19 @@ class Takeover:
             await asyncio.sleep(period * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load, guards nothing
             try:
                 for execution_id in await self._store.lapsed(_AT_ONCE):
-                    await self.settle(execution_id)
+                    await self._settle(execution_id)
             except Unavailable as error:
                 _LOG.warning("%s", error)
                 # When the store is back, those who hold runs are to show first that they live.
                 await asyncio.sleep(self._settings.lease_seconds)
-            except Exception:  # noqa: BLE001 - one run that cannot be taken over must not keep others from it
-                _LOG.exception("a run could not be taken over")
+
+    async def _settle(self, execution_id: str) -> None:
+        try:
+            await self.settle(execution_id)
+        except Unavailable:
+            raise
+        except Exception:  # noqa: BLE001 - one run that cannot be taken over must not keep others from it
+            _LOG.exception("the run %s could not be taken over", execution_id)
 
     async def settle(self, execution_id: str) -> None:
         """Go on with a run if nobody holds it, or end it if nobody should.
@@ -146,7 +152,7 @@ class Takeover:
         # What the claim itself has put into the log is there too; its few bytes do not count.
         sizes += [0] * (execution.last_sequence - past.last_sequence)
         self._running.drive(self._factory.make(execution, fence=stored.fence + 1, recall=recall, sizes=sizes))
-        await self._end_streams(open_streams(past), Unavailable("taken over"))
+        self._running.later(self._end_streams(open_streams(past), Unavailable("taken over")))
 
     async def _read(self, execution: Execution, recall: Recall) -> tuple[list[int], int]:
         """Read a log; return the sizes of its events, and the sequence of the first of them."""
@@ -164,7 +170,7 @@ class Takeover:
         if await end_abandoned(self._store, stored, state, error):
             _TAKEOVERS.add(1, {"outcome": "ended"})
             _LOG.warning("the run %s is ended: %s", stored.execution.execution_id, error.text)
-            await self._end_streams(streams, error)
+            self._running.later(self._end_streams(streams, error))
 
     async def _end_streams(self, stream_ids: Sequence[str], error: MeshError) -> None:
         """Tell the readers of streams that broke off that the rest does not come there."""
