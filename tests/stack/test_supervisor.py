@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import json
 import os
 import signal
 import socket
 import sys
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import psutil
 import pytest
@@ -157,6 +160,28 @@ def test_ports_stay_the_same_from_run_to_run_while_they_are_free(tmp_path) -> No
         after = Folder(tmp_path).ports({"envoy": {"door": 4712, "admin": None}, "valkey": {"port": None}})
     assert after["envoy"] == {"door": 4712, "admin": before["envoy"]["admin"]}
     assert after["valkey"] != before["valkey"]
+
+
+@pytest.mark.parametrize("torn", ["", '{"envoy": {"do', "\udcff"])
+def test_ports_that_cannot_be_read_are_chosen_anew(tmp_path, torn) -> None:
+    (tmp_path / "ports.json").write_text(torn, errors="surrogateescape")
+    wanted = {"valkey": {"port": None}}
+    found = Folder(tmp_path).ports(wanted)
+    assert json.loads((tmp_path / "ports.json").read_text()) == found == Folder(tmp_path).ports(wanted)
+
+
+def test_a_write_that_fails_leaves_the_ports_of_the_run_before(tmp_path, monkeypatch) -> None:
+    before = Folder(tmp_path).ports({"valkey": {"port": None}})
+    write = Path.write_text
+
+    def fails(self, text, **named) -> int:
+        write(self, text[:9], **named)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", fails)
+    with pytest.raises(OSError, match="No space left"):
+        Folder(tmp_path).ports({"valkey": {"port": None}, "envoy": {"door": None}})
+    assert json.loads((tmp_path / "ports.json").read_text()) == before
 
 
 def test_keys_are_made_once_and_are_for_their_owner_only(tmp_path) -> None:

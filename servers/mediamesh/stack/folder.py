@@ -68,7 +68,7 @@ class Folder:
         finds them again.
         """
         file = self.path / "ports.json"
-        before = json.loads(file.read_text()) if file.exists() else {}
+        before = _ports_in(file)
         taken = {port for labels in wanted.values() for port in labels.values() if port}
         found: dict[str, dict[str, int]] = {}
         for name, labels in wanted.items():
@@ -76,7 +76,10 @@ class Folder:
             for label, port in labels.items():
                 found[name][label] = port or _usable(before.get(name, {}).get(label, 0), taken)
                 taken.add(found[name][label])
-        file.write_text(json.dumps(found, indent=1))
+        # A disk that is full, or a machine that stops, must not leave half of it.
+        draft = file.with_suffix(".new")
+        draft.write_text(json.dumps(found, indent=1))
+        draft.replace(file)
         return found
 
     def s3_keys(self) -> tuple[str, str]:
@@ -93,6 +96,15 @@ class Folder:
             draft.replace(file)
         known = json.loads(file.read_text())
         return known["access_key"], known["secret_key"]
+
+
+def _ports_in(file: Path) -> dict[str, dict[str, int]]:
+    """Return the ports of the run before; none where they cannot be read, as other ports do too."""
+    try:
+        ports: dict[str, dict[str, int]] = json.loads(file.read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return ports
 
 
 def _usable(port: int, taken: Collection[int]) -> int:
