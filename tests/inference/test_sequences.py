@@ -296,7 +296,8 @@ async def test_a_request_that_failed_leaves_the_state_as_it_was(stub, key) -> No
 @pytest.fixture
 def failures(monkeypatch):
     """What runs fail with; when there is nothing left, they go well."""
-    left, run = [], Session.run
+    left: list[Exception] = []
+    run = Session.run
 
     def fails_first(self, inputs, outputs):
         if left:

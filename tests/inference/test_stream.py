@@ -14,7 +14,7 @@ from mediamesh.client.inference import InferenceClient
 from mediamesh.inference.app import app
 from mediamesh.inference.settings import Settings
 from mediamesh.kit.serve import serving
-from mediamesh.wire.errors import InvalidRequest, Unavailable
+from mediamesh.wire.errors import InvalidRequest, Overloaded, Unavailable
 from tests.inference import models
 from tests.inference.conftest import inference_server
 
@@ -90,3 +90,7 @@ async def test_an_answer_larger_than_a_message_fails_its_request_alone(tmp_path)
             assert isinstance(outcome, InvalidRequest) == (number % 4 == 1), outcome
         with pytest.raises(InvalidRequest, match=r"the answer takes 12\d\d\d bytes, more than the 8192"):
             await client.infer_alone("twice", large)
+        # What the client may send and the server does not take ends the stream, and another is opened.
+        with pytest.raises(Overloaded, match="larger than max"):
+            await client.infer("twice", {"x": np.ones((1, 4000), np.float32)})
+        assert (await client.infer("twice", {"x": ONES}))["y"].shape == (1, 4)
