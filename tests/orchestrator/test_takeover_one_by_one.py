@@ -63,7 +63,7 @@ class FrozenStreams(stream_service_pb2_grpc.StreamServiceServicer):
 
 
 async def test_a_streams_server_that_does_not_answer_holds_up_no_run_that_is_taken_over(own, whole) -> None:
-    memory, frozen = Memory(), FrozenStreams()
+    memory, frozen = Memory(), FrozenStreams()  # type: ignore[abstract]
     runs = [await left(memory, whole) for _ in range(3)]
     part = Part(
         services=[],
