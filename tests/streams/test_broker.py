@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 
 import pytest
 
@@ -449,6 +449,26 @@ async def test_who_leaves_minds_no_event_after_one_that_it_did_not_take(brokers)
     assert heard[-1].go_away.resume_token == "1"
     await publish(staying, opened, [data(2), data(3), end(4)], epoch=publication.opened.epoch)
     assert await read(staying, opened) == [1, 2, 3, 4]
+
+
+async def test_a_reader_of_many_that_was_held_for_long_and_is_behind_reads_the_log(broker, monkeypatch) -> None:
+    opened = await opened_stream(broker, overflow="drop_oldest", max_items=1000)
+    request = SubscribeRequest(stream_id=opened.stream_id)
+    request.heartbeat_interval.FromNanoseconds(1)  # so that it has been silent for longer at any time
+    look = broker._hub.look
+
+    async def breathing_look(*about):
+        await asyncio.sleep(0)  # one that spins for ever shows in the timeout below
+        await look(*about)
+
+    monkeypatch.setattr(broker._hub, "look", breathing_look)
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(asyncio.timeout(10))
+        slow, *_ = [await stack.enter_async_context(broker.subscribe(request)) for _ in range(33)]
+        await publish(broker, opened, [*(data(number) for number in range(1, 400)), end(400)])
+        assert slow._tail.is_crowded()
+        assert slow._tail.floor > 0
+        assert await collect(slow) == list(range(1, 401))
 
 
 async def test_what_happens_is_counted(broker) -> None:

@@ -151,6 +151,8 @@ class Subscription:
             if self._loop.time() >= self._spoke + self._interval:
                 if delivery := await self._when_silent():
                     return delivery
+                # Who was told nothing for so long waits for no turn: here nothing else would ever suspend it.
+                has_turn = True
                 continue
             await tail.wait(self._waiter, for_turn=not has_turn and self.position < tail.newest)
             has_turn = True
