@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
+from google.rpc import status_pb2
 
 from mediamesh.api.stream.v1 import stream_pb2
 from mediamesh.api.stream.v1 import stream_service_pb2 as pb
@@ -57,6 +58,7 @@ class FakeStreams(StreamServiceServicer):
         opened: What the calls opened with.
         stored: Sequences in the order in which they were stored.
         arrived: Sequences in the order in which they came, by call.
+        failure: With what error the stream ended.
     """
 
     def __init__(self) -> None:
@@ -70,6 +72,7 @@ class FakeStreams(StreamServiceServicer):
         self.hold = asyncio.Event()
         self.hold.set()
         self.epoch = 0
+        self.failure: status_pb2.Status | None = None
 
     async def Subscribe(self, request, context) -> AsyncGenerator[Any]:
         self.read.append(pb.SubscribeRequest.FromString(request.SerializeToString()))
@@ -116,7 +119,8 @@ class FakeStreams(StreamServiceServicer):
                 stream_id="s",
                 epoch=self.epoch,
                 last_sequence=len(self.stored),
-                state=stream_pb2.STREAM_STATE_ENDED,
+                state=stream_pb2.STREAM_STATE_FAILED if self.failure else stream_pb2.STREAM_STATE_ENDED,
+                end=stream_pb2.StreamEnd(error=self.failure),
             )
         )
 

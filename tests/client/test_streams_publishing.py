@@ -15,6 +15,7 @@ from mediamesh.wire.errors import (
     MeshError,
     OutOfRange,
     PermissionDenied,
+    StreamTimeout,
     Unavailable,
 )
 from tests.client.fake_streams import DATA, END, GO_AWAY, SILENCE, FakeStreams, serving_streams
@@ -141,6 +142,20 @@ async def test_an_end_whose_acknowledgement_was_lost_is_an_end(fake, streams) ->
         assert await publisher.end() == 2
     assert len(fake.opened) == 2
     assert fake.stored[-1].event_type == END
+
+
+async def test_a_failure_whose_acknowledgement_was_lost_is_an_end_but_not_that_of_somebody_else(fake, streams) -> None:
+    ended = FailedPrecondition("The stream ended with event 1.")
+    fake.writes += [{"take": 1, "acks": False, "then": [ended]}]
+    fake.failure = MeshError("no").to_status()
+    async with streams.publish("s", "t") as publisher:
+        assert await publisher.fail(MeshError("no")) == 1
+    fake.writes += [{"take": 1, "acks": False, "then": [ended]}]
+    fake.stored.clear()
+    fake.failure = StreamTimeout("It has lived longer than 60 s.").to_status()
+    with pytest.raises(FailedPrecondition, match="ended with event 1"):
+        async with streams.publish("s", "t") as publisher:
+            await publisher.fail(MeshError("no"))
 
 
 async def test_nothing_follows_the_end(fake, streams) -> None:

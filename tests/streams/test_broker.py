@@ -207,6 +207,24 @@ async def test_an_event_that_a_close_got_ahead_of_is_not_acknowledged(broker) ->
         await publish(broker, opened, [data(2)])
 
 
+@pytest.mark.parametrize("event", [data(3), end(3)], ids=["data", "end"])
+async def test_an_event_whose_place_a_close_took_is_not_taken_for_stored_when_its_producer_comes_back(
+    broker, twin, event
+) -> None:
+    opened = await opened_stream(broker)
+    async with broker.publish(opening_of(opened)) as lost:
+        await lost.put([start(), data(2)])
+        assert (await anext(lost)).ack.sequence == 2
+    # The producer sent its third event and nobody took it.
+    await twin.close(CloseStreamRequest(stream_id=opened.stream_id))
+    async with twin.publish(opening_of(opened, epoch=lost.opened.epoch)) as publication:
+        assert publication.opened.last_sequence == 2
+        with pytest.raises(FailedPrecondition) as raised:
+            await publication.put([event])
+            await collect_responses(publication)
+    assert raised.value.metadata["last_sequence"] == "3"
+
+
 async def test_unknown_streams_and_wrong_tokens_are_refused(broker) -> None:
     opened = await opened_stream(broker)
     opened_wrong = type(opened)(stream_id=opened.stream_id, publish_token="guessed")

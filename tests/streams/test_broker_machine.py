@@ -54,6 +54,7 @@ class Model:
     sent: int = 0
     acked: int = 0
     dropped: set[int] = field(default_factory=set)
+    unstored: list[str] = field(default_factory=list)
     ended: int = 0
     closed: bool = False
     producer: Producer | None = None
@@ -160,7 +161,12 @@ class Brokers(RuleBasedStateMachine):
             model.producer = None
             return
         opened = publication.opened
-        assert model.acked <= opened.last_sequence <= model.sent + (1 if model.closed else 0)
+        if model.closed:
+            await self._goes_on_in_vain(model, publication)
+            await stack.aclose()
+            model.producer = None
+            return
+        assert model.acked <= opened.last_sequence <= model.sent
         if model.producer is not None and not again:
             await self._is_shut_out(model, model.producer)
         model.producer = Producer(name, opened.epoch, publication, stack, replica)
@@ -176,6 +182,12 @@ class Brokers(RuleBasedStateMachine):
         if resend:
             model.sent = opened.last_sequence
             await self._send(model, resend)
+
+    async def _goes_on_in_vain(self, model, publication):
+        """Send what was on its way when somebody closed the stream: it must not be taken for stored, but be refused."""
+        assert publication.opened.last_sequence == model.sent - 1
+        with pytest.raises(FailedPrecondition) if model.unstored else contextlib.nullcontext():
+            await publication.put([data(model.sent + number, text) for number, text in enumerate(model.unstored)])
 
     async def _learn_drops(self, model):
         # A notice may have been on its way when the connection broke: the log says which events are kept.
@@ -290,6 +302,7 @@ class Brokers(RuleBasedStateMachine):
             # What was under way may have been stored before, and is not acknowledged any more.
             assert model.acked < stream.last_sequence <= model.sent + 1
             model.closed = True
+            model.unstored = [model.texts[late] for late in range(stream.last_sequence, model.sent + 1)]
             model.sent = model.acked = stream.last_sequence
             self.run(self._learn_drops(model))
 

@@ -29,7 +29,11 @@ async def tail(room):
 
 def new_tail(room):
     stream = Stream(stream_id="stream", last_sequence=5)
-    return Tail(Stored(stream=stream, token_digest="", producer_id="", readable=True), asyncio.get_running_loop(), room)
+    return Tail(
+        Stored(stream=stream, token_digest="", producer_id="", readable=True, closed=False),
+        asyncio.get_running_loop(),
+        room,
+    )
 
 
 def sequences(batch):

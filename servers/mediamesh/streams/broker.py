@@ -137,7 +137,9 @@ class Broker:
         if taken.outcome is Outcome.ENDED and _is_back(opening, stored):
             # It may not have heard that its last events were stored; it sends them again and hears it.
             stored = await self._load(opening.stream_id)
-            taken = Appended(outcome=Outcome.STORED, newest=stored.stream.last_sequence, epoch=stored.stream.epoch)
+            # An end that is not its own took the place of an event that it may have sent: that one was never stored.
+            newest = stored.stream.last_sequence - stored.closed
+            taken = Appended(outcome=Outcome.STORED, newest=newest, epoch=stored.stream.epoch)
         if taken.outcome is not Outcome.STORED:
             refused(opening.stream_id, 0, opening.epoch, taken)
         publication = Publication(

@@ -63,7 +63,7 @@ class Publication:
         self._acks = Acks(taken.newest, settings.ack_seconds)
         self._bucket = TokenBucket(stream.limits.max_events_per_second, self._loop.time())
         self._next = taken.newest + 1
-        self._last = taken.newest if stream.HasField("end") else None
+        self._last = stream.last_sequence if stream.HasField("end") else None
         self._committer = Committer(stream, taken, self._acks, store=store, hub=hub, places=places, settings=settings)
 
     async def __aenter__(self) -> Self:
@@ -127,7 +127,7 @@ class Publication:
             sequence > self._last or (sequence == self._last and event.event_type not in _ENDS)
         ):
             raise FailedPrecondition(
-                f"The stream {self._stream_id} ended with event {self._last}; event {sequence} comes after it.",
+                f"The stream {self._stream_id} ended with event {self._last}; it takes no event {sequence} any more.",
                 stream_id=self._stream_id,
                 sequence=sequence,
                 last_sequence=self._last,

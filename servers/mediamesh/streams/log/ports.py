@@ -29,12 +29,14 @@ class Stored:
         token_digest: SHA-256 of the publish token, hexadecimal.
         producer_id: Who holds the epoch; empty before the first producer.
         readable: Whether its events are still kept; false some time after its end.
+        closed: Whether its last event is not its producer's: somebody else ended it.
     """
 
     stream: Stream
     token_digest: str
     producer_id: str
     readable: bool
+    closed: bool
 
 
 class Outcome(Enum):

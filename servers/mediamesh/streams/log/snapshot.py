@@ -53,7 +53,13 @@ def stored_of(head: Stream, token_digest: str, standing: Standing, *, oldest: in
         stream.state = StreamState.STREAM_STATE_FAILED if failed else StreamState.STREAM_STATE_ENDED
         stream.end.CopyFrom(standing.end)
         stream.end_time.FromMilliseconds(round(standing.ended * 1000))
-    return Stored(stream=stream, token_digest=token_digest, producer_id=standing.producer_id, readable=readable)
+    return Stored(
+        stream=stream,
+        token_digest=token_digest,
+        producer_id=standing.producer_id,
+        readable=readable,
+        closed=standing.closed,
+    )
 
 
 def unreadable(stored: Stored) -> Stored:

@@ -5,7 +5,13 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from mediamesh.api.stream.v1.stream_service_pb2 import PublishOpen, PublishOpened, PublishResponse, PublishWindow
+from mediamesh.api.stream.v1.stream_service_pb2 import (
+    PublishOpen,
+    PublishOpened,
+    PublishRequest,
+    PublishResponse,
+    PublishWindow,
+)
 from mediamesh.client.streams.link import Call, Link
 from mediamesh.client.streams.patience import Patience, passes
 from mediamesh.wire.errors import FailedPrecondition, MeshError, StreamInterrupted
@@ -135,6 +141,8 @@ class Conversation:
         """
         if self.end is None or not self._is_open or not isinstance(refusal, FailedPrecondition):
             raise refusal
+        if self._outbox.is_empty:
+            return refusal
         try:
             stream = await self._look()
         except MeshError as error:
@@ -142,7 +150,9 @@ class Conversation:
                 return error
             raise refusal from error
         is_ours = stream.epoch == self._opening.epoch and stream.last_sequence == self._outbox.newest
-        if not is_ours or stream.state != self.end:
+        # A stream that somebody closed has failed too: with another error, in the place of ours.
+        last = PublishRequest.FromString(self._outbox.frame(self._outbox.newest) or b"").event
+        if not is_ours or stream.state != self.end or stream.end.error != last.payload.error:
             raise refusal
         self._outbox.settle(self._outbox.newest)
         return refusal
