@@ -200,11 +200,12 @@ async def test_a_producer_that_is_held_or_idle_keeps_its_connection(fake, stream
         await publisher.send(text("a"))
         await publisher.send(text("b"))
         await until(lambda: publisher.is_blocked)
+        await publisher.send(text("c"))
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.5):
                 await publisher.flush()
         assert len(fake.opened) == 1
-        publisher._outbox.settle(2)
+        publisher._outbox.settle(3)
 
 
 async def test_what_the_policy_drops_is_counted(fake, streams) -> None:

@@ -319,6 +319,23 @@ async def test_a_reader_that_comes_back_in_time_finds_everything_on_any_replica(
         assert await read(twin, opened, after=4, until=30, subscriber_id="reader") == list(range(5, 31))
 
 
+async def test_a_producer_that_is_held_on_after_a_part_was_taken_hears_so_again(broker) -> None:
+    opened = await opened_stream(broker, overflow="block", max_items=16)
+    async with (
+        asyncio.timeout(20),
+        broker.subscribe(SubscribeRequest(stream_id=opened.stream_id)) as reader,
+        broker.publish(opening_of(opened)) as publication,
+    ):
+        await publication.put([data(number) for number in range(1, 41)])
+        first, then = await anext(publication), await anext(publication)
+        assert (first.ack.sequence, then.notice.blocked) == (16, True)
+        assert await collect(reader, until=16) == list(range(1, 17))
+        more = asyncio.create_task(anext(reader))
+        while not (heard := await anext(publication)).notice.blocked:
+            assert 16 < heard.ack.sequence < 40
+        assert (await more).events[0].sequence == 17
+
+
 @pytest.mark.stack
 async def test_a_reader_that_does_not_come_back_holds_the_producer_for_a_while_only(broker) -> None:
     opened = await opened_stream(broker, overflow="block", max_items=16)

@@ -38,6 +38,8 @@ class Acks:
         self._again = False
         self._window = PublishWindow()
         self._notices: deque[PublishResponse] = deque()
+        self._held: PublishResponse | None = None
+        self._is_held_told = False
         self._seconds = seconds
         self._last = float("-inf")
         self._closed = False
@@ -67,6 +69,17 @@ class Acks:
         self._notices.append(PublishResponse(notice=notice))
         self._wake()
 
+    def hold(self, notice: PolicyNotice) -> None:
+        """Tell that the producer is held until `release`: now, and again after each acknowledgement, which ends it."""
+        self._held = PublishResponse(notice=notice)
+        self._is_held_told = False
+        self._wake()
+
+    def release(self) -> None:
+        """Tell that the producer is held no more, by an acknowledgement."""
+        self._held = None
+        self.repeat()
+
     def go_away(self, go_away: StreamGoAway) -> None:
         """Say that the server goes, after everything that is acknowledged, and end."""
         self._notices.append(PublishResponse(ack=self._ack()))
@@ -77,6 +90,7 @@ class Acks:
         """End, with an error perhaps, when everything is told."""
         if not self._closed:
             self._closed, self._failure = True, failure
+            self._held = None
             self._wake()
 
     async def next(self) -> PublishResponse:
@@ -89,11 +103,15 @@ class Acks:
         while True:
             if self._notices:
                 return self._notices.popleft()
+            untold = self._held if not self._is_held_told else None
             if self._has_news():
                 wait = self._last + self._rest() - self._loop.time()
-                if wait <= 0 or self._closed or self._is_much():
+                if wait <= 0 or self._closed or self._is_much() or untold:
                     return PublishResponse(ack=self._ack())
                 await self._until_changed(wait)
+            elif untold:
+                self._is_held_told = True
+                return untold
             elif self._closed:
                 raise self._failure or StopAsyncIteration
             else:
@@ -114,6 +132,7 @@ class Acks:
     def _ack(self) -> PublishAck:
         self._again, self._told, self._last = False, self.acknowledged, self._loop.time()
         self._untold_bytes = 0
+        self._is_held_told = False
         return PublishAck(sequence=self.acknowledged, window=self._window)
 
     async def _until_changed(self, seconds: float | None) -> None:

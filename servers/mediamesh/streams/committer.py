@@ -206,7 +206,7 @@ class Committer:
                 break
             if not blocked_at:
                 blocked_at = self._loop.time()
-                self._acks.note(PolicyNotice(overflow=self._stream.limits.overflow, blocked=True))
+                self._acks.hold(PolicyNotice(overflow=self._stream.limits.overflow, blocked=True))
             pause = _FULL_SECONDS[0] if done else min(2 * pause, longest)
             began = self._loop.time()
             await self._places.freed(self._stream_id, pause)
@@ -214,7 +214,7 @@ class Committer:
             await asyncio.sleep(max(0.0, began + _FULL_SECONDS[0] - self._loop.time()))
         if blocked_at:
             COUNTS.blocked_seconds += self._loop.time() - blocked_at
-            self._acks.repeat()
+            self._acks.release()
 
     def _append_of(self, group: list[Pending]) -> Append:
         return Append(

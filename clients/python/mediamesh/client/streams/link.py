@@ -39,6 +39,7 @@ class Link:
         self._deadline = asyncio.timeout(silence)
         self._may_send = asyncio.Event()
         self._is_closed = False
+        self._is_held = False
         self._next = 0
         self.is_open = False
         self.is_dismissed = False
@@ -59,7 +60,8 @@ class Link:
                         return
                     if response.HasField("opened"):
                         self._go_on(response.opened.last_sequence)
-                    self._expect(is_held=response.notice.blocked)
+                    self._is_held = response.notice.blocked
+                    self._expect()
         except TimeoutError:
             if not self._deadline.expired():
                 raise
@@ -92,11 +94,11 @@ class Link:
                 continue
             self._next += 1
             if self._deadline.when() is None:
-                self._expect(is_held=False)
+                self._expect()
             yield frame
 
-    def _expect(self, *, is_held: bool) -> None:
+    def _expect(self) -> None:
         """Answers are due while something is not acknowledged, unless the policy of the stream holds the producer."""
         if not self._deadline.expired():
-            is_due = not is_held and not self._outbox.is_empty
+            is_due = not self._is_held and not self._outbox.is_empty
             self._deadline.reschedule(asyncio.get_running_loop().time() + self._silence if is_due else None)
