@@ -486,6 +486,21 @@ async def test_who_leaves_minds_no_event_after_one_that_it_did_not_take(brokers)
     assert await read(staying, opened) == [1, 2, 3, 4]
 
 
+async def test_a_producer_that_comes_while_all_are_sent_elsewhere_is_sent_there_too(broker, monkeypatch) -> None:
+    opened = await opened_stream(broker)
+    take = broker._store.take
+
+    async def late_take(*asked):
+        taken = await take(*asked)
+        broker.leave()
+        return taken
+
+    monkeypatch.setattr(broker._store, "take", late_take)
+    async with asyncio.timeout(10), broker.publish(opening_of(opened)) as publication:
+        heard = await collect_responses(publication)
+    assert heard[-1].go_away.resume_token == "0"
+
+
 async def test_a_reader_of_many_that_was_held_for_long_and_is_behind_reads_the_log(broker, monkeypatch) -> None:
     opened = await opened_stream(broker, overflow="drop_oldest", max_items=1000)
     request = SubscribeRequest(stream_id=opened.stream_id)

@@ -154,6 +154,8 @@ class Broker:
         self._publications.add(publication)
         try:
             async with publication:
+                if self._hub.leaving:
+                    publication.leave()  # it came while those who were here were told
                 yield publication
         finally:
             self._publications.discard(publication)
