@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from contextlib import AsyncExitStack, aclosing
+import itertools
+from contextlib import AsyncExitStack, aclosing, suppress
 
 import pytest
 
@@ -31,6 +32,7 @@ from mediamesh.wire.errors import (
     Overloaded,
     PermissionDenied,
     StreamTimeout,
+    Unavailable,
 )
 from tests.streams.producing import (
     broker_over,
@@ -409,6 +411,45 @@ async def test_a_stream_that_outlives_its_time_ends_with_an_error_once(broker, t
     stream = await broker.get(opened.stream_id)
     assert isinstance(MeshError.from_status(stream.end.error), StreamTimeout)
     assert (stream.state, stream.end.reason) == (stream_pb2.STREAM_STATE_FAILED, "timeout")
+
+
+async def test_a_stream_that_cannot_be_ended_keeps_no_other_from_its_end(monkeypatch) -> None:
+    monkeypatch.setattr("mediamesh.streams.broker._SWEEP_SECONDS", 0.01)
+    async with asyncio.timeout(10), broker_over() as broker:
+        append = broker._store.append
+        stuck = await opened_stream(broker, duration=0.001)
+        other = await opened_stream(broker, duration=0.002)
+
+        async def append_elsewhere(asked):
+            if asked.stream_id == stuck.stream_id:
+                raise Unavailable("The store does not answer for this one.")
+            return await append(asked)
+
+        monkeypatch.setattr(broker._store, "append", append_elsewhere)
+        assert await read(broker, other) == [1]
+        assert (await broker.get(stuck.stream_id)).state == stream_pb2.STREAM_STATE_LIVE
+
+
+async def test_a_producer_that_is_always_faster_does_not_keep_its_stream_from_being_closed(broker, monkeypatch) -> None:
+    opened = await opened_stream(broker)
+    load = broker._store.load
+    numbers = itertools.count(1)
+    async with asyncio.timeout(20), broker.publish(opening_of(opened)) as publication:
+
+        async def late_load(stream_ids):
+            found = await load(stream_ids)
+            with suppress(FailedPrecondition):
+                await publication.put([data(next(numbers))])
+                await anext(publication)
+            return found
+
+        monkeypatch.setattr(broker._store, "load", late_load)
+        stream = await broker.close(CloseStreamRequest(stream_id=opened.stream_id))
+        assert stream.end.reason == "closed"
+        with pytest.raises(FailedPrecondition):
+            await collect_responses(publication)
+    monkeypatch.undo()
+    assert await read(broker, opened) == list(range(1, stream.last_sequence + 1))
 
 
 async def test_a_stream_is_closed_once_and_late_readers_see_why(broker, twin) -> None:

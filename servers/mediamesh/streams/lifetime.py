@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from mediamesh.api.stream.v1 import stream_pb2
 from mediamesh.streams.events import Speller
 from mediamesh.streams.hub import no_stream
+from mediamesh.streams.identity import new_id
 from mediamesh.streams.limits import seconds_of
 from mediamesh.streams.log.ports import Append, Entry, Outcome
 from mediamesh.streams.metrics import COUNTS
@@ -24,16 +25,22 @@ __all__ = ["end_stream", "sweep"]
 _LOG = logging.getLogger(__name__)
 _AT_ONCE = 100
 _TRIES = 20
+# Where the producer is on this replica, its next events are always on their way before an end can be.
+_FENCED_AFTER = 5
 
 
 async def end_stream(store: StreamStore, hub: Hub, stream_id: str, end: StreamEnd) -> Stream:
     """End a stream with one more event, unless it has ended; many replicas may do so at once.
 
+    A producer that is faster again and again is shut out, as if another had taken over.
+
     Raises:
         NotFound: there is no such stream.
-        Unavailable: the store cannot be reached, or a producer is always faster.
+        Unavailable: the store cannot be reached, or producers are always faster.
     """
-    for _ in range(_TRIES):
+    for attempt in range(_TRIES):
+        if attempt and attempt % _FENCED_AFTER == 0:
+            await store.take(stream_id, new_id(), 0)
         found = await store.load([stream_id])
         if not found:
             raise no_stream(stream_id)
@@ -72,6 +79,14 @@ async def sweep(store: StreamStore, hub: Hub, *, seconds: float) -> None:
 
 
 async def _time_out(store: StreamStore, hub: Hub, stream_id: str) -> None:
+    """End a stream that is overdue; what keeps one from ending is no matter of the others."""
+    try:
+        await _end_late(store, hub, stream_id)
+    except MeshError as error:
+        _LOG.debug("%s", error)
+
+
+async def _end_late(store: StreamStore, hub: Hub, stream_id: str) -> None:
     found = await store.load([stream_id])
     if not found:
         return
