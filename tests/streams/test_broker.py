@@ -562,6 +562,50 @@ async def test_a_reader_of_many_that_was_held_for_long_and_is_behind_reads_the_l
         assert await collect(slow) == list(range(1, 401))
 
 
+def lose(memory, opened, newest):
+    """Let a store come back without its last events."""
+    log = memory.logs[opened.stream_id]
+    for sequence in [known for known in log.entries if known > newest]:
+        log.size -= len(log.entries.pop(sequence))
+    log.standing.newest = newest
+
+
+async def test_a_reader_that_reads_the_log_is_told_no_gaps_where_the_store_lost_events() -> None:
+    memory = Memory()
+    async with asyncio.timeout(10), broker_over(memory) as broker:
+        opened = await opened_stream(broker, overflow="drop_oldest", max_items=1000)
+        request = SubscribeRequest(stream_id=opened.stream_id)
+        async with broker.subscribe(request) as slow, broker.subscribe(request) as quick:
+            await publish(broker, opened, [data(number) for number in range(1, 401)])
+            assert await collect(quick, until=400) == list(range(1, 401))
+            lose(memory, opened, 120)
+            assert await collect(slow, until=120) == list(range(1, 121))
+            for reader in (slow, quick):
+                with pytest.raises(Unavailable, match="lost"):
+                    await anext(reader)
+            with pytest.raises(OutOfRange) as raised:
+                await read(broker, opened, after=400)
+            assert raised.value.metadata["newest"] == "120"
+            request.after_sequence = 120
+            async with broker.subscribe(request) as again:
+                await publish(broker, opened, [data(121), end(122)])
+                assert await collect(again) == [121, 122]
+
+
+async def test_readers_are_sent_away_before_a_producer_takes_the_place_of_events_that_the_store_lost() -> None:
+    memory = Memory()
+    async with asyncio.timeout(10), broker_over(memory) as broker:
+        opened = await opened_stream(broker)
+        async with broker.subscribe(SubscribeRequest(stream_id=opened.stream_id)) as subscription:
+            await publish(broker, opened, [data(number) for number in range(1, 11)])
+            assert await collect(subscription, until=10) == list(range(1, 11))
+            lose(memory, opened, 8)
+            await publish(broker, opened, [data(9)])
+            with pytest.raises(Unavailable, match="lost"):
+                await anext(subscription)
+        assert await read(broker, opened, after=8, until=9) == [9]
+
+
 async def test_what_happens_is_counted(broker) -> None:
     opened = await opened_stream(broker, overflow="drop_newest", max_items=16)
     before = copy.deepcopy(vars(COUNTS))

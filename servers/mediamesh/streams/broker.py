@@ -127,7 +127,7 @@ class Broker:
         """
         if self._hub.leaving:
             raise Unavailable("The server is going away; publish to another.")
-        stored = await self._load(opening.stream_id)
+        stored = await self._hub.load(opening.stream_id)
         if not is_token(opening.publish_token, stored.token_digest):
             raise PermissionDenied(
                 f"The publish token is not that of the stream {opening.stream_id}.", stream_id=opening.stream_id
@@ -136,7 +136,7 @@ class Broker:
         taken = await self._store.take(opening.stream_id, producer_id, opening.epoch)
         if taken.outcome is Outcome.ENDED and _is_back(opening, stored):
             # It may not have heard that its last events were stored; it sends them again and hears it.
-            stored = await self._load(opening.stream_id)
+            stored = await self._hub.load(opening.stream_id)
             # An end that is not its own took the place of an event that it may have sent: that one was never stored.
             newest = stored.stream.last_sequence - stored.closed
             taken = Appended(outcome=Outcome.STORED, newest=newest, epoch=stored.stream.epoch)
@@ -183,7 +183,7 @@ class Broker:
         self._subscribers += 1
         try:
             position = position_of(request)
-            stored = await self._load(request.stream_id)
+            stored = await self._hub.load(request.stream_id)
             if not stored.readable:
                 raise no_stream(request.stream_id)
             _check_position(stored.stream, position, allow_gap=request.allow_gap)
@@ -221,7 +221,7 @@ class Broker:
         Raises:
             NotFound: there is no such stream.
         """
-        return (await self._load(stream_id)).stream
+        return (await self._hub.load(stream_id)).stream
 
     async def list(self, request: ListStreamsRequest) -> ListStreamsResponse:
         """Return a page of the streams of a workspace, newest first."""
@@ -253,12 +253,6 @@ class Broker:
         self._hub.leave()
         for publication in self._publications:
             publication.leave()
-
-    async def _load(self, stream_id: str) -> Stored:
-        found = await self._store.load([stream_id])
-        if not found:
-            raise no_stream(stream_id)
-        return found[0]
 
 
 def _is_back(opening: PublishOpen, stored: Stored) -> bool:

@@ -132,7 +132,40 @@ class Hub:
             tail.users -= 1
             if tail.users == 0:
                 tail.close()
-                del self.tails[stream_id]
+                if self.tails.get(stream_id) is tail:
+                    del self.tails[stream_id]
+
+    async def load(self, stream_id: str) -> Stored:
+        """Ask the store how a stream stands.
+
+        Raises:
+            NotFound: there is no such stream.
+            Unavailable: the store cannot be reached.
+        """
+        tail = self.tails.get(stream_id)
+        known = tail.newest if tail is not None else 0
+        found = await self._store.load([stream_id])
+        if not found:
+            raise no_stream(stream_id)
+        if tail is not None:
+            self.compare(tail, known, found[0].stream.last_sequence)
+        return found[0]
+
+    def compare(self, tail: Tail, known: int, newest: int) -> None:
+        """Let go of a tail that had more, before the store was asked, than the store then had.
+
+        A Valkey that was killed may come back without its last events. Others take their sequences, which readers of
+        this tail would never get; so they are sent to subscribe anew, where the store says what becomes of them.
+        """
+        if newest >= known or tail.forsaken:
+            return
+        stream_id = tail.stream_id
+        _LOG.warning("The store has lost the events %d to %d of the stream %s.", newest + 1, known, stream_id)
+        if self.tails.get(stream_id) is tail:
+            del self.tails[stream_id]
+        if (claim := self._claimed.get(stream_id)) and claim[1] > newest:
+            del self._claimed[stream_id]
+        tail.forsake()
 
     async def look(self, tail: Tail, seconds: float) -> None:
         """Ask the store how a stream stands, unless that is known from less than so many seconds ago.
@@ -145,13 +178,11 @@ class Hub:
             return
         tail.checked = now
         try:
-            found = await self._store.load([tail.stream_id])
+            stored = await self.load(tail.stream_id)
         except Unavailable as error:
             _LOG.debug("%s", error)
             return
-        if not found:
-            raise no_stream(tail.stream_id)
-        tail.advance(found[0].stream.last_sequence, ended=found[0].stream.HasField("end"))
+        tail.advance(stored.stream.last_sequence, ended=stored.stream.HasField("end"))
 
     async def refresh(self, stream_id: str) -> None:
         """Ask the store how a stream stands that was changed from here."""

@@ -12,7 +12,7 @@ from mediamesh.streams.events import Batch, event_of
 from mediamesh.streams.hub import no_stream
 from mediamesh.streams.metrics import COUNTS, delivered_after
 from mediamesh.streams.tail import Waiter, whole
-from mediamesh.wire.errors import InvalidRequest, Overloaded
+from mediamesh.wire.errors import InvalidRequest, Overloaded, Unavailable
 
 if TYPE_CHECKING:
     from mediamesh.api.stream.v1.stream_pb2 import Stream
@@ -125,7 +125,7 @@ class Subscription:
         Raises:
             Overloaded: the policy disconnects who lags, and this subscriber does.
             NotFound: the stream expired.
-            Unavailable: the log cannot be read.
+            Unavailable: the log cannot be read, or has lost events that it had.
         """
         # Who asks for more has taken what it was given.
         if self._place is not None and self._place.position < self.position:
@@ -137,17 +137,17 @@ class Subscription:
         tail = self._tail
         has_turn = not tail.is_crowded()
         while True:
+            if tail.forsaken:
+                raise _lost(self.stream.stream_id)
+            if tail.ended and self.position >= tail.newest:
+                raise StopAsyncIteration
+            if self._hub.leaving:
+                return self._go_away()
             if self.position < tail.newest and has_turn:
-                if self._hub.leaving:
-                    return self._go_away()
                 if self.position < tail.floor:
                     return await self._from_log()
                 if batch := tail.after(self.position):
                     return self._seamless(batch)
-            elif tail.ended and self.position >= tail.newest:
-                raise StopAsyncIteration
-            if self._hub.leaving:
-                return self._go_away()
             if self._loop.time() >= self._spoke + self._interval:
                 if delivery := await self._when_silent():
                     return delivery
@@ -217,13 +217,19 @@ class Subscription:
             # While it lives, what is new comes to the tail too; telling it now would empty its ring for all readers.
             self._tail.advance(page.newest, ended=True)
         if not page.entries:
+            if page.newest <= self.position:
+                raise _lost(self.stream.stream_id)
             return self._gap(page.newest)
         self._page.extend(map(event_of, page.entries))
         self._read_ahead(page.entries[-1].sequence)
         return self._from_page()
 
     async def _read(self, after: int) -> Page | None:
-        return await self._store.read(self.stream.stream_id, after, items=_PAGE_ITEMS, size=_PAGE_BYTES)
+        known = self._tail.newest
+        page = await self._store.read(self.stream.stream_id, after, items=_PAGE_ITEMS, size=_PAGE_BYTES)
+        if page is not None:
+            self._hub.compare(self._tail, known, page.newest)
+        return page
 
     def _read_ahead(self, after: int) -> None:
         """Ask for the next page while this one is given, unless the reader is slow: then it costs one page only."""
@@ -255,7 +261,7 @@ class Subscription:
     async def _when_silent(self) -> Delivery | None:
         await self._hub.look(self._tail, self._interval)
         tail = self._tail
-        if self.position < tail.floor:
+        if tail.forsaken or self.position < tail.floor:
             return None
         if self.position < tail.newest:
             # What was dropped at the end shows by nothing that came after it.
@@ -264,3 +270,9 @@ class Subscription:
             return None
         self._spoke = self._loop.time()
         return StreamHeartbeat(last_sequence=tail.newest)
+
+
+def _lost(stream_id: str) -> Unavailable:
+    return Unavailable(
+        f"The store has lost the newest events of the stream {stream_id}; subscribe again.", stream_id=stream_id
+    )

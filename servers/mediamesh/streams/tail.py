@@ -74,6 +74,7 @@ class Tail:
         stream_id: The stream.
         newest: Sequence of the newest event, dropped ones counted.
         ended: Whether the newest is the last.
+        forsaken: Whether the store has lost some of the events, and who reads is to subscribe anew.
         fed: When this replica last appended to the stream, by the clock of the loop.
         checked: When the store was last asked how the stream stands, likewise.
         users: How many hold the tail.
@@ -84,6 +85,7 @@ class Tail:
         self.newest = stored.stream.last_sequence
         self.floor = self.newest
         self.ended = stored.stream.HasField("end")
+        self.forsaken = False
         self.fed = float("-inf")
         self.checked = loop.time()
         self.users = 0
@@ -191,6 +193,11 @@ class Tail:
         for waiter in waiting:
             waiter.served = math.inf
             waiter.wake()
+
+    def forsake(self) -> None:
+        """Let all who read find out that they are to subscribe anew."""
+        self.forsaken = True
+        self.wake()
 
     def close(self) -> None:
         """Stop what is planned and forget all events; nobody holds the tail any more."""
