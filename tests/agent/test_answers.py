@@ -10,10 +10,14 @@ from google.protobuf import json_format
 
 from mediamesh.agent import InvalidManifest, parse_manifest
 from mediamesh.agent.agent import Agent
+from mediamesh.agent.answer import Answer
+from mediamesh.agent.output import Outputs
+from mediamesh.agent.pipe import Pipe
+from mediamesh.agent.response import Response
 from mediamesh.agent.testing import gather
-from mediamesh.api.agent.v1.agent_service_pb2 import OpenRun
+from mediamesh.api.agent.v1.agent_service_pb2 import OpenRun, RunResponse
 from mediamesh.api.agent.v1.manifest_pb2 import ResponseMode
-from mediamesh.api.stream.v1.chunk_pb2 import Usage
+from mediamesh.api.stream.v1.chunk_pb2 import ResultMeta, Usage
 from mediamesh.wire.errors import (
     AgentFailed,
     DeadlineExceeded,
@@ -61,6 +65,43 @@ async def writes(run):
             await answer.delta("summary.text", word)
         await answer.delta("title", "Streams")
         answer.usage.CopyFrom(Usage(input_tokens=3, output_tokens=4, total_tokens=7))
+
+
+async def given_up(work) -> None:
+    """Begin work and give it up while it waits for room."""
+    task = asyncio.ensure_future(work)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+@pytest.mark.parametrize("snapshots", [False, True])
+async def test_what_an_answer_gives_up_to_send_comes_later(snapshots) -> None:
+    pipe: Pipe[RunResponse] = Pipe(messages=1, size_bytes=100_000)
+    outputs = Outputs(answering(writes).describe(), pipe)
+    await pipe.put(RunResponse())
+    answer = Answer("answer", Response(streaming=True, snapshots=snapshots, buffer_bytes=4), outputs, ResultMeta())
+    await given_up(answer.delta("text", "What "))
+    await given_up(answer.delta("text", "is "))
+    await given_up(answer.finish())
+
+    async def finished() -> None:
+        try:
+            await answer.delta("text", "said")
+            await answer.finish()
+            await outputs.finish({})
+        finally:
+            pipe.close()
+
+    finishing = asyncio.ensure_future(finished())
+    frames = [frame async for frame in pipe][1:]
+    await finishing
+    chunks = [frame.chunk.chunk for frame in frames if frame.HasField("chunk")]
+    assert kinds(chunks) == ["snapshot" if snapshots else "delta", "final"]
+    told = chunks[0].snapshot.data.struct_value["text"] if snapshots else chunks[0].delta.text
+    assert told == chunks[1].final.data.struct_value["text"] == "What is said"
 
 
 RESULT = {"summary": {"text": "Streams are ordered."}, "title": "Streams"}

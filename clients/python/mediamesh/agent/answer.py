@@ -116,14 +116,13 @@ class Answer:
         data = self._data if data is None else data
         async with self._turn:
             self._ended = True
-            if not self._outputs.streams(self._pin):
-                await self._outputs.give(self._pin, data)
-                return
-            value = self._json(data)
-            await self._send_pending()
-            used = self.usage if self.usage.ByteSize() else None
-            await self._send(Chunk(final=Final(meta=self.meta, data=value, usage=used)))
-            await self._outputs.end(self._pin)
+            try:
+                await self._send_final(data)
+            except BaseException:
+                self._ended = False  # given up, or no JSON: it may be finished yet
+                raise
+            if self._outputs.streams(self._pin):
+                await self._outputs.end(self._pin)
 
     async def begin(self) -> None:
         """Tell what is known before anything comes."""
@@ -175,17 +174,36 @@ class Answer:
         self._pending.clear()
         self._gathered = 0
 
+    async def _send_final(self, data: Any) -> None:
+        if not self._outputs.streams(self._pin):
+            await self._outputs.give(self._pin, data)
+            return
+        value = self._json(data)
+        await self._send_pending()
+        used = self.usage if self.usage.ByteSize() else None
+        await self._send(Chunk(final=Final(meta=self.meta, data=value, usage=used)))
+
     async def _send_pending(self) -> None:
-        """Send what is gathered; the caller has the turn."""
-        pending = list(self._pending)
+        """Send what is gathered; the caller has the turn. When it gives up, the rest is gathered still."""
+        pending, gathered = list(self._pending), self._gathered
         self._forget_pending()
         if pending and self._response.snapshots:
-            await self._send(Chunk(snapshot=Snapshot(data=self._json(self._data))))
+            try:
+                await self._send(Chunk(snapshot=Snapshot(data=self._json(self._data))))
+            except asyncio.CancelledError:
+                self._pending[:0], self._gathered = pending, self._gathered + gathered
+                raise
             return
-        for delta in pending:
+        for index, delta in enumerate(pending):
             for begin in range(0, len(delta.text), _DELTA_CHARACTERS):
                 piece = delta.text[begin : begin + _DELTA_CHARACTERS]
-                await self._send(Chunk(delta=Delta(field=delta.field, text=piece)))
+                try:
+                    await self._send(Chunk(delta=Delta(field=delta.field, text=piece)))
+                except asyncio.CancelledError:
+                    rest = Delta(field=delta.field, text=delta.text[begin:])
+                    self._pending[:0] = [rest, *pending[index + 1 :]]
+                    self._gathered = sum(len(each.text.encode()) for each in self._pending)
+                    raise
 
     async def _send(self, chunk: Chunk) -> None:
         await self._outputs.emit(self._pin, chunk)
