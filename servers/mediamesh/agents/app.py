@@ -14,7 +14,6 @@ from mediamesh.agents.image_converter import ImageConverter
 from mediamesh.agents.image_generator import ImageGenerator
 from mediamesh.agents.multimodal_aggregator import MultimodalAggregator
 from mediamesh.agents.video_analyzer import VideoAnalyzer
-from mediamesh.client.channel import connect
 from mediamesh.client.inference import InferenceClient
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ __all__ = ["app"]
 @asynccontextmanager
 async def app(settings: Settings) -> AsyncGenerator[Part]:
     """Open the agents that ship, and what they need."""
-    async with connect(settings.inference_address) as channel, InferenceClient(channel) as inference:
+    async with InferenceClient(settings.inference_address) as inference:
         classifier = ImageClassifier(
             inference,
             model=settings.classifier_model,

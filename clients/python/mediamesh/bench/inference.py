@@ -11,7 +11,6 @@ import grpc
 from mediamesh.bench.inputs import inputs_of
 from mediamesh.bench.load import Level, Seen, closed_loop, open_loop
 from mediamesh.bench.senders import stream_sender, unary_sender
-from mediamesh.client.channel import connect
 from mediamesh.client.inference import InferenceClient
 from mediamesh.client.inference.requests import request_of
 from mediamesh.wire.errors import FailedPrecondition, MeshError, NotImplementedByServer, Unavailable
@@ -89,7 +88,7 @@ async def examine(plan: Plan) -> Subject:
         MeshError: what the server has against the model or the request.
     """
     try:
-        async with connect(plan.target) as channel, InferenceClient(channel) as client:
+        async with InferenceClient(plan.target) as client:
             return await _examined(plan, client)
     except Unavailable as error:
         raise FailedPrecondition(f"No inference server answers at {plan.target}: {error.text}") from error
