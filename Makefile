@@ -18,8 +18,8 @@ test: .venv/.dev $(NODE_MODULES) ## Run the whole suite, fast tests first
 	$(BIN)/pytest -v -m stack
 	cd clients/web && npm test
 
-test-fast: .venv/.dev ## Run the tests that need no stack and no browser
-	$(BIN)/pytest -q -n 3 -m "not stack"
+test-fast: .venv/.dev ## Run the tests that need no stack and no browser, nor much time
+	$(BIN)/pytest -q -n 3 -m "not stack and not slow"
 
 lint: .venv/.dev $(NODE_MODULES) ## Lint, types, imports, contracts, freshness of generated code
 	$(BIN)/poe -q lint

@@ -21,6 +21,8 @@ from mediamesh.agents.pictures import upright
 from mediamesh.api.media.v1.media_pb2 import MediaReference, MediaType, MediaValue
 from mediamesh.wire.errors import InvalidRequest, MediaDecodeFailed, MediaTooLarge, UnsupportedMediaType
 
+pytestmark = pytest.mark.slow
+
 SECONDS, TONE_HZ = 1.5, 440
 
 

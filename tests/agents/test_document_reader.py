@@ -30,6 +30,8 @@ from mediamesh.wire.errors import (
 )
 from tests.agents.papers import pdf_of_pictures, pdf_of_text, png
 
+pytestmark = pytest.mark.slow
+
 NAMES = TextModels(detector="detector", recogniser="recogniser", orientation="orientation")
 
 

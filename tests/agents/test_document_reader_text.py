@@ -19,6 +19,8 @@ from mediamesh.agents.document_reader.rectangles import grown, hull, smallest_re
 from mediamesh.agents.document_reader.selection import chosen
 from mediamesh.wire.errors import InvalidRequest
 
+pytestmark = pytest.mark.slow
+
 MASKS = arrays.arrays(np.bool_, st.tuples(st.integers(1, 12), st.integers(1, 12)))
 CLOUDS = arrays.arrays(np.float64, st.tuples(st.integers(3, 30), st.just(2)), elements=st.integers(-50, 50).map(float))
 

@@ -29,6 +29,8 @@ from mediamesh.wire.errors import (
     UnsupportedMediaType,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def opening(media: MediaValue, **params) -> OpenRun:
     run = OpenRun(agent_id="mediamesh.image-classifier")

@@ -18,6 +18,8 @@ from mediamesh.media.tracks import RecordingLimits, opened
 from mediamesh.wire.errors import MediaDecodeFailed
 from tests.media.makers import sound
 
+pytestmark = pytest.mark.slow
+
 
 def mp3(*, rate=44_100, layout="mono"):
     return sound("mp3", "libmp3lame", rate=rate, layout=layout, seconds=0.5)

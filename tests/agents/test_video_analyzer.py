@@ -31,6 +31,8 @@ from mediamesh.client.ranged_file import ranged_file
 from mediamesh.wire.errors import InvalidRequest, MediaDecodeFailed, MeshError, Unavailable, UnsupportedMediaType
 from tests.agents import videos
 
+pytestmark = pytest.mark.slow
+
 IN_FLIGHT = 4
 NOTHING = np.zeros((1, 0, 6), np.float32)
 

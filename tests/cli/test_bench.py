@@ -23,6 +23,8 @@ from mediamesh.cli.main import app
 from mediamesh.wire.errors import FailedPrecondition, InvalidRequest, MeshError, NotFound
 from tests.client.fake_inference import Break, answer, fake_server, refusal
 
+pytestmark = pytest.mark.slow
+
 
 def metadata(**inputs: tuple[str, list[int]]) -> pb.ModelMetadataResponse:
     made = pb.ModelMetadataResponse(name="m")

@@ -31,6 +31,8 @@ from tests.inference.conftest import inference_server
 from tests.inference.edge import Edge
 from tests.inference.tiny_decoder import CONTEXT, add_decoder
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="session")
 def decoders(tmp_path_factory):

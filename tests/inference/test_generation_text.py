@@ -8,6 +8,8 @@ from tokenizers.pre_tokenizers import ByteLevel
 from mediamesh.inference.generation.text import TextStream
 from tests.inference.tiny_decoder import tokenizer
 
+pytestmark = pytest.mark.slow
+
 BYTES = tokenizer(sorted(ByteLevel.alphabet()))  # each of the 256 bytes is a token
 
 

@@ -7,6 +7,8 @@ from mediamesh.client.media import MediaClient
 from mediamesh.wire.errors import InvalidRequest, MediaDecodeFailed, MediaTooLarge, UnsupportedMediaType
 from tests.media.makers import document, locked_document
 
+pytestmark = pytest.mark.slow
+
 DOCUMENT = MediaType.MEDIA_TYPE_DOCUMENT
 
 

@@ -12,6 +12,8 @@ from mediamesh.api.media.v1.media_pb2 import MediaFacts, MediaType
 from mediamesh.client.media import MediaClient
 from mediamesh.wire.errors import InvalidRequest, NotFound, OutOfRange, Overloaded, PermissionDenied
 
+pytestmark = pytest.mark.slow
+
 IMAGE = MediaType.MEDIA_TYPE_IMAGE
 GET, PUT = pb.PresignMethod.PRESIGN_METHOD_GET, pb.PresignMethod.PRESIGN_METHOD_PUT
 

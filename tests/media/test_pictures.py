@@ -12,6 +12,8 @@ from PIL import Image
 from mediamesh.api.media.v1.media_pb2 import MediaFacts, MediaType
 from mediamesh.wire.errors import InvalidRequest, MediaDecodeFailed, MediaTooLarge, UnsupportedMediaType
 
+pytestmark = pytest.mark.slow
+
 IMAGE = MediaType.MEDIA_TYPE_IMAGE
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 

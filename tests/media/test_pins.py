@@ -33,6 +33,8 @@ from mediamesh.wire.errors import (
 from tests.media.makers import document, film, locked_document, sound
 from tests.orchestrator.flow_texts import flow
 
+pytestmark = pytest.mark.slow
+
 AUDIO, VIDEO = MediaType.MEDIA_TYPE_AUDIO, MediaType.MEDIA_TYPE_VIDEO
 DOCUMENT, IMAGE = MediaType.MEDIA_TYPE_DOCUMENT, MediaType.MEDIA_TYPE_IMAGE
 

@@ -23,6 +23,8 @@ from mediamesh.wire.errors import InvalidRequest, MediaDecodeFailed, MediaTooLar
 from tests.media.makers import film, sound
 from tests.media.test_breaking import server_process
 
+pytestmark = pytest.mark.slow
+
 AUDIO, VIDEO, IMAGE = MediaType.MEDIA_TYPE_AUDIO, MediaType.MEDIA_TYPE_VIDEO, MediaType.MEDIA_TYPE_IMAGE
 
 SOUNDS = {

@@ -10,6 +10,8 @@ from mediamesh.media.s3 import s3_store
 from mediamesh.media.store import MemoryStore
 from mediamesh.wire.errors import AlreadyExists, ChecksumMismatch, NotFound, OutOfRange
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(params=["memory", "s3"])
 async def store(request, settings):

@@ -20,6 +20,8 @@ from mediamesh.wire.errors import (
     UnsupportedMediaType,
 )
 
+pytestmark = pytest.mark.slow
+
 IMAGE = MediaType.MEDIA_TYPE_IMAGE
 
 

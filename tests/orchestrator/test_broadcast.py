@@ -19,6 +19,8 @@ from mediamesh.wire.errors import AgentFailed, Cancelled, MeshError, StreamTimeo
 from tests.orchestrator.conftest import orchestrating
 from tests.orchestrator.flow_texts import flow
 
+pytestmark = pytest.mark.slow
+
 SUCCEEDED = execution_pb2.EXECUTION_STATE_SUCCEEDED
 EDGE = "make.stream>count.stream"
 COUNT = flow("make test.producer, params: {count: 200}", "count test.consumer", edges=EDGE)

@@ -16,6 +16,8 @@ from mediamesh.api.stream.v1.stream_service_pb2 import OpenStreamResponse
 from mediamesh.orchestrator.execution import Bounds, Broadcast
 from mediamesh.wire.errors import Cancelled
 
+pytestmark = pytest.mark.slow
+
 PATIENCE = 0.3
 
 

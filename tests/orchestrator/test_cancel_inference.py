@@ -54,9 +54,7 @@ async def inference(tmp_path):
         yield f"127.0.0.1:{port}"
 
 
-async def test_cancelling_a_run_empties_the_queue_of_the_inference_server(
-    settings, inference, gate
-) -> None:
+async def test_cancelling_a_run_empties_the_queue_of_the_inference_server(settings, inference, gate) -> None:
     async with (
         serving_agents(AgentSettings(port=0), Waiter(inference)) as port,
         orchestrating(settings(agent_addresses=[f"127.0.0.1:{port}"])) as mesh,
