@@ -29,13 +29,16 @@ from mediamesh.wire.errors import NotFound, OutOfRange, Unavailable
 async def make_store(request, valkey_url):
     async with AsyncExitStack() as stack:
         memory = Memory()
+        url = (
+            valkey_url.removesuffix("/0") + "/6"
+        )  # in the usual place other tests' orchestrators take over what nobody holds
 
         async def make(*, ttl_seconds=60.0, lease_seconds=60.0):
             replica = secrets.token_hex(4)
             options = {"replica": replica, "ttl_seconds": ttl_seconds, "lease_seconds": lease_seconds}
             if request.param == "memory":
                 return MemoryStore(memory, **options)
-            return await stack.enter_async_context(ValkeyStore.open(valkey_url, **options))
+            return await stack.enter_async_context(ValkeyStore.open(url, **options))
 
         yield make
 
