@@ -7,7 +7,7 @@ import { createRouterTransport } from "@connectrpc/connect";
 import { ErrorInfoSchema } from "@mediamesh/contracts/google/rpc/error_details_pb.js";
 import { MediaType } from "@mediamesh/contracts/media/v1/media_pb.js";
 import { ChunkSchema, MediaEncoding } from "@mediamesh/contracts/stream/v1/chunk_pb.js";
-import { StreamMetadataSchema, StreamState } from "@mediamesh/contracts/stream/v1/stream_pb.js";
+import { StreamMetadataSchema, StreamSchema, StreamState } from "@mediamesh/contracts/stream/v1/stream_pb.js";
 import { StreamService } from "@mediamesh/contracts/stream/v1/stream_service_pb.js";
 import { describe, expect, it, vi } from "vitest";
 import { createStreams, type PublishInit, type StreamsInit } from "../src/client/index.js";
@@ -186,9 +186,9 @@ describe("A producer", () => {
     expect(sockets).toHaveLength(QUICK.tries + 1);
   });
 
-  it("whose end was stored without an acknowledgement is done", async () => {
-    const stream = { streamId: "s-1", epoch: 4n, state: StreamState.ENDED, lastSequence: 1n };
-    const { publish } = mesh(
+  /** A mesh whose stream has ended when the producer comes back that was not told whether its end was stored. */
+  const ended = (stream: MessageInitShape<typeof StreamSchema>) =>
+    mesh(
       [
         (socket) => {
           socket.onSent = () => socket.close();
@@ -200,10 +200,20 @@ describe("A producer", () => {
         },
       ],
       {},
-      { getStream: () => ({ stream }) },
+      { getStream: () => ({ stream: { streamId: "s-1", epoch: 4n, lastSequence: 1n, ...stream } }) },
     );
-    const producer = await publish();
+
+  it("whose end was stored without an acknowledgement is done", async () => {
+    const producer = await ended({ state: StreamState.ENDED }).publish();
     expect(await producer.end()).toBe(1n);
+  });
+
+  it("whose failure was stored without an acknowledgement is done, unless it is somebody else's", async () => {
+    const failure = { code: 3, message: "no such song" };
+    const own = await ended({ state: StreamState.FAILED, end: { error: failure } }).publish();
+    expect(await own.fail(failure)).toBe(1n);
+    const late = await ended({ state: StreamState.FAILED, end: { error: { code: 4, message: "too late" } } }).publish();
+    await expect(late.fail(failure)).rejects.toMatchObject({ reason: "FAILED_PRECONDITION" });
   });
 
   it("cannot send after the end", async () => {

@@ -113,7 +113,6 @@ async def media(
 ) -> dict[str, Any]:
     """Publish as fast as the broker acknowledges, 8 MiB in flight at most over all streams."""
     meter = Meter()
-    wire.limits.max_bytes = 64 << 20
     await wire.open(streams)
     await asyncio.gather(*(wire.subscribe(number, meter.reader(size)) for number in range(streams)))
     most = max(_FEWEST, (8 << 20) // size // streams)

@@ -1,4 +1,5 @@
 import { Code } from "@connectrpc/connect";
+import type { Status } from "@mediamesh/contracts/google/rpc/status_pb.js";
 import type { Stream, StreamState } from "@mediamesh/contracts/stream/v1/stream_pb.js";
 import { MeshError } from "../errors.js";
 import type { Outbox } from "./outbox.js";
@@ -14,6 +15,12 @@ export interface PublishWindow {
 
 // A socket that lasted so long, or had something stored, was no failure to open one.
 const STEADY_MS = 1000;
+
+/** How a producer ends its stream. */
+export interface End {
+  readonly state: StreamState;
+  readonly error: Status | undefined;
+}
 
 interface ConversationInit {
   /** Opens a socket for a producer; the epoch is 0 until the stream has given one. */
@@ -43,7 +50,7 @@ export class Conversation {
   isBlocked = false;
   dropped = 0;
   /** How the stream ends with the last event of the outbox; undefined while it goes on. */
-  end: StreamState | undefined;
+  end: End | undefined;
 
   constructor(outbox: Outbox, init: ConversationInit) {
     this.#outbox = outbox;
@@ -195,7 +202,15 @@ export class Conversation {
   async #hasEnded(failure: MeshError): Promise<boolean> {
     if (this.end === undefined || !this.#isOpen || failure.reason !== "FAILED_PRECONDITION") return false;
     const stream = await this.#init.look();
-    return stream?.epoch === this.epoch && stream.state === this.end && stream.lastSequence === this.#outbox.newest;
+    const { state, error } = this.end;
+    return (
+      stream?.epoch === this.epoch &&
+      stream.lastSequence === this.#outbox.newest &&
+      stream.state === state &&
+      // A stream that somebody else ended has failed too: with another error, in the place of ours.
+      stream.end?.error?.code === error?.code &&
+      stream.end?.error?.message === error?.message
+    );
   }
 }
 

@@ -121,7 +121,7 @@ export class Publisher implements AsyncDisposable {
     }
     if (payload.data) this.#chunks = payload.data.sequenceNumber ||= this.#chunks + 1n;
     const sequence = this.#outbox.add((sequence) => publishFrame(eventType, sequence, payload));
-    this.#conversation.end = end;
+    this.#conversation.end = end === undefined ? undefined : { state: end, error: payload.error };
     this.#conversation.pump();
     return sequence;
   }

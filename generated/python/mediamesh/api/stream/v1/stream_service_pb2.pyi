@@ -248,7 +248,7 @@ class PublishOpened(message.Message):
     epoch: builtins.int
     """The producer's epoch."""
     last_sequence: builtins.int
-    """Sequence of the newest event; go on with the next."""
+    """Sequence of the newest event of a producer; go on with the next."""
     @builtins.property
     def window(self) -> PublishWindow:
         """How much may be sent."""

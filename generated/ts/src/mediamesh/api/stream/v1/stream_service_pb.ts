@@ -305,7 +305,7 @@ export type PublishOpened = Message<"mediamesh.api.stream.v1.PublishOpened"> & {
   epoch: bigint;
 
   /**
-   * Sequence of the newest event; go on with the next.
+   * Sequence of the newest event of a producer; go on with the next.
    *
    * @generated from field: uint64 last_sequence = 3;
    */
