@@ -6,6 +6,7 @@ import struct
 import threading
 import wave
 from io import BytesIO
+from typing import Any
 
 import av
 import numpy as np
@@ -183,7 +184,7 @@ async def test_a_picture_taken_sideways_is_upright() -> None:
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 @pytest.mark.parametrize("name", ODD)
 async def test_a_picture_whose_exif_data_cannot_be_read_is_taken_as_it_is(kind, name) -> None:
-    options = {} if kind == "WEBP" else {"dpi": (72, 72)}  # without it Pillow looks for that in a JPEG's EXIF data
+    options: Any = {} if kind == "WEBP" else {"dpi": (72, 72)}  # without it Pillow looks for that in a JPEG's EXIF data
     data = picture(kind, exif=ODD[name], **options)
     assert (await pictured(data, width=30)).size == (30, 20)
     assert upright(data, max_pixels=10_000).size == (60, 40)

@@ -227,13 +227,15 @@ async def test_an_exception_in_the_block_leaves_at_once(fake, streams) -> None:
 
 async def test_a_producer_that_leaves_ends_what_waits_for_it_and_sends_nothing_more(fake, streams) -> None:
     fake.hold.clear()
+    waiting = []
     with pytest.raises(KeyError):
         async with streams.publish("s", "t", max_unacknowledged=1) as publisher:
             await publisher.send(text("a"))
-            waiting = [asyncio.create_task(publisher.flush()), asyncio.create_task(publisher.send(text("b")))]
+            waiting += [asyncio.create_task(publisher.flush()), asyncio.create_task(publisher.send(text("b")))]
             await asyncio.sleep(0)
+            waiting.append(publisher.send(text("c")))  # which begins when it is waited for
             raise KeyError
-    for waits in [*waiting, publisher.send(text("c"))]:
+    for waits in waiting:
         async with asyncio.timeout(30):
             with pytest.raises(Cancelled, match="has left stream s"):
                 await waits

@@ -238,7 +238,7 @@ async def test_whatever_the_branches_every_node_gives_what_the_conditions_say(me
 
 async def after(mesh, agents, node_id, source):
     """Run to the end, where what is slow goes on once a node has finished; return the last event and the texts."""
-    outputs = {}
+    event, outputs = pb.ExecutionEvent(), {}
     agents.release.clear()
     async for event in mesh.flows.run(source, timeout=5):
         if event.HasField("node_finished") and event.node_id == node_id:

@@ -68,7 +68,7 @@ async def test_what_comes_between_two_tries_goes_to_the_second(settings, agents)
     )
     agents.release.clear()
     async with orchestrating(settings(stream_buffer_chunks=1, retry_pause_seconds=0.2)) as mesh:
-        given = []
+        event, given = execution_pb2.ExecutionEvent(), []
         async for event in mesh.flows.run(source, timeout=10):
             if event.HasField("node_retry"):
                 agents.release.set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -52,7 +53,7 @@ class Undecided(Inbox):
         await asyncio.Event().wait()
 
 
-def journal(log=None):
+def journal(log: Any = None):
     """Return a journal that nobody writes."""
     return Journal(log, Execution(execution_id="run"), LOG)
 
@@ -103,6 +104,8 @@ async def test_a_value_whose_node_is_stopped_while_the_log_is_behind_is_lost_to_
 
 
 async def test_a_stream_whose_node_is_stopped_at_its_end_ends_once_for_each_reader() -> None:
+    first: Any
+    waiting: Any
     first, waiting, last = (inbox(kind, streams=["s"]) for kind in (Inbox, Undecided, Inbox))
     out = outbox(pin("s", STREAM), first, waiting, last, journal=journal())
     await out.stream("s", Chunk(sequence_number=1))

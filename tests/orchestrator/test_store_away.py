@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from typing import Any
 
 import pytest
 
@@ -54,7 +55,8 @@ async def test_who_takes_a_run_over_reads_on_and_does_not_give_it_up(own) -> Non
 
 async def test_a_silent_run_of_another_replica_is_watched_on(monkeypatch) -> None:
     monkeypatch.setattr(reader, "_RETRY_SECONDS", 0.01)
-    store, run = LosesConnections(Memory()), execution()
+    store: Any = LosesConnections(Memory())
+    run = execution()
     log = RunLog(store, heartbeat_seconds=0.02, lease_seconds=60)
     await store.create(run)
     async with aclosing(log.watch(run.execution_id, 0)) as events:

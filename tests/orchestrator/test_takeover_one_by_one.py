@@ -8,7 +8,7 @@ import pytest
 
 from mediamesh.api.flow.v1 import execution_pb2
 from mediamesh.api.flow.v1.execution_pb2 import ExecutionEvent, ExecutionStarted, NodeStarted, StreamAvailable
-from mediamesh.api.stream.v1 import stream_service_pb2_grpc
+from mediamesh.api.stream.v1 import stream_service_pb2, stream_service_pb2_grpc
 from mediamesh.kit.serve import Part, serving
 from mediamesh.kit.settings import ServerSettings
 from mediamesh.orchestrator.runlog.memory import Memory
@@ -60,6 +60,7 @@ class FrozenStreams(stream_service_pb2_grpc.StreamServiceServicer):
     async def CloseStream(self, request, context):
         self.asked += 1
         await self.thawed.wait()
+        return stream_service_pb2.CloseStreamResponse()
 
 
 async def test_a_streams_server_that_does_not_answer_holds_up_no_run_that_is_taken_over(own, whole) -> None:
