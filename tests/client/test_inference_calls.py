@@ -225,6 +225,21 @@ async def test_only_the_first_request_of_a_sequence_is_tried_again() -> None:
             await sequence.infer(row(3))
 
 
+async def test_a_request_of_a_sequence_that_is_refused_can_be_sent_again() -> None:
+    async def refuses(request):
+        yield refusal(request, "no such shape")
+
+    async with fake_server() as server, InferenceClient(server.address) as client, client.sequence("m") as sequence:
+        await sequence.infer(row(1))
+        well, server.behave = server.behave, refuses
+        with pytest.raises(MeshError, match="no such shape"):
+            await sequence.infer(row(2), last=True)
+        server.behave = well
+        assert float((await sequence.infer(row(3), last=True))["y"][0, 0]) == 3
+        with pytest.raises(FailedPrecondition, match="has ended"):
+            await sequence.infer(row(4))
+
+
 async def test_models_are_described_by_any_server_and_loaded_by_all() -> None:
     async with (
         fake_server() as one,

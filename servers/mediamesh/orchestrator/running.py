@@ -142,3 +142,5 @@ async def _tolerant(work: Coroutine[Any, Any, None]) -> None:
         await work
     except Unavailable as error:
         _LOG.warning("%s", error)
+    except Exception:  # noqa: BLE001 - what is done besides must not end the server
+        _LOG.exception("what was to be done for a run has failed")

@@ -304,7 +304,9 @@ class Control:
 
 def _load_error(failure: LoadError | OSError) -> LoadError:
     """Return why a model was not loaded whose files cannot be read, as they vanished meanwhile, say."""
-    return failure if isinstance(failure, LoadError) else LoadError(f"{failure.filename}: {failure.strerror}.")
+    if isinstance(failure, LoadError):
+        return failure
+    return LoadError(f"{failure.filename}: {failure.strerror}." if failure.filename else f"{failure}.")
 
 
 def _settle(done: asyncio.Future[None], error: MeshError | None = None) -> None:

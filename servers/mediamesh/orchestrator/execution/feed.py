@@ -52,11 +52,13 @@ class Feed:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self.end_try()
-        for task in self._tasks:
-            task.cancel()
-        # The group would wrap what it is given; it has no errors of its own.
-        await self._readers.__aexit__(None, None, None)
+        try:
+            await self.end_try()
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            # The group would wrap what it is given; it has no errors of its own.
+            await self._readers.__aexit__(None, None, None)
 
     @property
     def is_whole(self) -> bool:

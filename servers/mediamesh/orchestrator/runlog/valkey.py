@@ -247,5 +247,5 @@ def _now_ms() -> int:
 def _reached() -> Generator[None]:
     try:
         yield
-    except (RedisError, OSError) as error:
+    except (RedisError, OSError, RuntimeError) as error:  # the last is uvloop's, for a connection that is closed
         raise Unavailable(f"The log of runs (Valkey) cannot be reached: {error}") from error

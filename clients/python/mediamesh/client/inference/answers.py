@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf.message import DecodeError
 from google.rpc import status_pb2
 
-from mediamesh.wire.errors import MeshError
+from mediamesh.wire.errors import Cancelled, DeadlineExceeded, MeshError, StreamInterrupted, Unavailable
 from mediamesh.wire.infer_request import STATUS_PARAMETER
 from mediamesh.wire.tensors import bf16_to_fp32, from_contents, from_raw
 
@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["Answer", "error_of", "is_final"]
+__all__ = ["Answer", "error_of", "is_answer", "is_final"]
 
 _FINAL = "triton_final_response"
+_NO_ANSWERS = (Cancelled, DeadlineExceeded, StreamInterrupted, Unavailable)
 
 
 class Answer(dict[str, "Array"]):
@@ -41,6 +42,11 @@ class Answer(dict[str, "Array"]):
     def __init__(self, response: pb.ModelInferResponse, elsewhere: Collection[str] = ()) -> None:
         super().__init__(_arrays(response, elsewhere))
         self.message = response
+
+
+def is_answer(error: BaseException) -> bool:
+    """Return whether an error tells what became of a request: a server, or this client, has something against it."""
+    return isinstance(error, MeshError) and not isinstance(error, _NO_ANSWERS)
 
 
 def is_final(response: pb.ModelInferResponse) -> bool | None:

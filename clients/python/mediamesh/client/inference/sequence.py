@@ -6,7 +6,7 @@ import asyncio
 import secrets
 from typing import TYPE_CHECKING, Self
 
-from mediamesh.client.inference.answers import Answer
+from mediamesh.client.inference.answers import Answer, is_answer
 from mediamesh.client.inference.pool import Search
 from mediamesh.client.inference.requests import request_of
 from mediamesh.client.inference.shared_memory import answered, shared_of
@@ -60,7 +60,8 @@ class Sequence:
         """Run the next request of the sequence; arguments and errors as :meth:`InferenceClient.infer` has them.
 
         Only the first request is tried on another server: later ones need the state that is where the first ran. One
-        that fails without an answer ends the sequence, for nobody knows whether the state has it.
+        that fails without an answer ends the sequence, for nobody knows whether the state has it. One that is refused,
+        or whose run fails, changes nothing and can be sent again; where it is the first, that ends the sequence.
 
         Args:
             inputs: A tensor for every input of the model.
@@ -87,8 +88,10 @@ class Sequence:
             try:
                 shared = shared_of(inputs, outputs)
                 answer = await (self._next if self._server else self._first)(request, shared, ends)
-            except BaseException:
-                self._over = "broke off"
+            except BaseException as error:
+                # A refusal, or a run that failed, has changed nothing; but then there is no sequence without its first.
+                if self._server is None or not is_answer(error):
+                    self._over = "broke off"
                 raise
             if last:
                 self._over = "has ended"

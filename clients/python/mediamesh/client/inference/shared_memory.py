@@ -22,14 +22,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mediamesh.api.inference.v2 import inference_service_pb2 as pb
+from mediamesh.client.inference.answers import is_answer
 from mediamesh.wire.errors import (
     AlreadyExists,
-    Cancelled,
-    DeadlineExceeded,
     InvalidRequest,
     MeshError,
-    StreamInterrupted,
-    Unavailable,
 )
 from mediamesh.wire.tensors import datatype_of
 
@@ -48,7 +45,6 @@ _OBJECTS = Path("/dev/shm")  # noqa: S108 - where Linux keeps the objects of shm
 _ALIGNMENT = 64
 # For how long a server may go on with a request of which nothing was heard.
 _HELD_BACK_SECONDS = 30.0
-_UNANSWERED = (Cancelled, DeadlineExceeded, StreamInterrupted, Unavailable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +198,7 @@ def answered(tensors: Iterable[SharedTensor]) -> Generator[None]:
     try:
         yield
     except BaseException as error:
-        if not isinstance(error, MeshError) or isinstance(error, _UNANSWERED):
+        if not is_answer(error):
             for tensor in tensors:
                 tensor.owner.doubt(tensor)
         raise
