@@ -82,6 +82,34 @@ describe("A flow", () => {
     expect(sequences(events)).toEqual(upTo(13));
   });
 
+  it("that is followed after a break is cancelled when its reader leaves, and not when it has ended", async () => {
+    const all = numbered(succeeding());
+    const cancelled: string[] = [];
+    const broken = mesh({
+      async *runFlow() {
+        for (const event of all.slice(0, 4)) yield { event };
+        throw new ConnectError("upstream reset", Code.Internal);
+      },
+      async *watchExecution({ afterSequence }) {
+        for (const event of all.slice(Number(afterSequence))) yield { event };
+      },
+      cancelExecution: ({ executionId }) => {
+        cancelled.push(executionId);
+        throw new ConnectError("it ended meanwhile", Code.FailedPrecondition);
+      },
+    });
+    await collect(broken.run(SOURCE, {}));
+    expect(cancelled).toEqual([]);
+    for await (const event of broken.run(SOURCE, {})) if (event.sequence === 6n) break;
+    expect(cancelled).toEqual(["e1"]);
+    const stop = new AbortController();
+    const aborted = (async () => {
+      for await (const event of broken.run(SOURCE, {}, { signal: stop.signal })) if (event.sequence === 6n) stop.abort();
+    })();
+    expect(await failure(aborted)).toMatchObject({ code: Code.Canceled });
+    expect(cancelled).toEqual(["e1", "e1"]);
+  });
+
   it("is cancelled by its id", async () => {
     const execution = await mesh(fakeFlows(0)).cancel("e1");
     expect(execution.state).toBe(ExecutionState.CANCELLED);

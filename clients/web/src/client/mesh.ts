@@ -14,6 +14,9 @@ import { explained, options, streamed } from "./call.js";
 import { MeshError } from "./errors.js";
 import { resumed } from "./watch.js";
 
+// How long a run that is left may take to hear that it is cancelled.
+const LEAVE_MS = 5_000;
+
 /** The text of a flow and the name of its file. */
 export type FlowText = MessageInitShape<typeof FlowSourceSchema>;
 /** Values for the output pins of `ui.*` nodes, by `node.pin`. */
@@ -74,6 +77,7 @@ export function createMesh(baseUrl: string, init: MeshInit = {}): Mesh {
           client.runFlow({ source, inputs, workspaceId: call.workspaceId ?? "" }, options({ ...call, signal })),
         ),
         (executionId, afterSequence) => watch(executionId, { ...call, afterSequence }),
+        (executionId) => client.cancelExecution({ executionId }, { timeoutMs: LEAVE_MS }),
         call.signal,
       ),
     watch,
@@ -92,10 +96,11 @@ async function* stream(
   for await (const { event } of streamed(signal, open)) if (event) yield event;
 }
 
-/** Yields the events of a run's own stream, and those that follow a break from the log of the run. */
+/** Yields the events of a run's own stream, and those that follow a break from the log of the run; leaving them cancels it. */
 async function* followed(
   own: AsyncIterable<ExecutionEvent>,
   follow: (executionId: string, afterSequence: bigint) => AsyncIterable<ExecutionEvent>,
+  cancel: (executionId: string) => Promise<unknown>,
   signal: AbortSignal | undefined,
 ): AsyncGenerator<ExecutionEvent, void, undefined> {
   let executionId = "";
@@ -111,5 +116,15 @@ async function* followed(
     const broken = MeshError.from(thrown);
     if (!executionId || signal?.aborted || !broken.retryable) throw broken;
   }
-  if (executionId) yield* follow(executionId, sequence);
+  if (!executionId) return;
+  let isEnded = false;
+  try {
+    for await (const event of follow(executionId, sequence)) {
+      isEnded = event.event.case === "executionFinished";
+      yield event;
+    }
+  } finally {
+    // The server cancels a run whose own stream is left, but not one that is only watched.
+    if (!isEnded) await cancel(executionId).catch(() => {});
+  }
 }

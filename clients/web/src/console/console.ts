@@ -13,6 +13,8 @@ import { ResultsView } from "./results.js";
 import { duration, Run } from "./run.js";
 import { summary } from "./summary.js";
 
+// How long the mesh may take to answer that a run is cancelled: for 2 s its server waits for the run to end.
+const CANCEL_MS = 5_000;
 // How long a cancelled run may take to say how it ended before its stream is given up.
 const FAREWELL_MS = 2_000;
 
@@ -57,7 +59,7 @@ export class Console {
     if (!known || !this.#inputs.isReady) return;
     this.#stop?.abort();
     const stop = (this.#stop = new AbortController());
-    const run = (this.#current = new Run());
+    const run = (this.#current = new Run(this.#inputs.given));
     const began = performance.now();
     this.#prepare();
     try {
@@ -86,7 +88,7 @@ export class Console {
     this.#say("Cancelling…");
     try {
       if (this.#current?.executionId) {
-        await this.#mesh.cancel(this.#current.executionId, { timeoutMs: FAREWELL_MS });
+        await this.#mesh.cancel(this.#current.executionId, { timeoutMs: CANCEL_MS });
         setTimeout(() => stop?.abort(), FAREWELL_MS);
         return;
       }
@@ -146,7 +148,6 @@ export class Console {
 
   // A single file is all that such a flow waits for.
   #given(isWhole: boolean): void {
-    if (document.body.dataset["run"] === "running" && !isWhole) return;
     this.#ready();
     if (isWhole && this.#inputs.fields.length === 1) void this.run();
   }
@@ -176,7 +177,7 @@ export class Console {
     if (!run) return;
     const isLive = run.state === ExecutionState.RUNNING;
     this.#graph.paint(run.nodes, run.chunks);
-    this.#results.update(run, this.#inputs.fields, isLive);
+    this.#results.update(run, isLive);
     const running = [...run.nodes].filter(([, { state }]) => state === "running").map(([id]) => id);
     if (isLive && running.length > 0 && !this.#cancel.disabled) this.#say(`Running ${running.join(", ")}…`);
   }

@@ -3,10 +3,11 @@ import type { Flow, FlowNode } from "@mediamesh/contracts/flow/v1/flow_pb.js";
 import { INLINE_LIMIT_BYTES, MeshError, type FlowInputs } from "../client/index.js";
 import { bytes } from "./events.js";
 import { accepted } from "./fields/accept.js";
-import { heading, type Changed, type Field } from "./fields/field.js";
+import { heading, type Changed, type Field, type Given } from "./fields/field.js";
 import { FileField } from "./fields/file_field.js";
 import { PlainField } from "./fields/plain_field.js";
 import { RecorderField } from "./fields/recorder_field.js";
+import { Playback } from "./playback.js";
 
 /** An input that a flow needs of its user. */
 export interface Wanted {
@@ -48,6 +49,11 @@ export class InputsView {
   /** Whether every value is there. */
   get isReady(): boolean {
     return this.#fields.every(({ isReady }) => isReady);
+  }
+
+  /** What the fields hold now, and may not hold any more by the time that results of it come. */
+  get given(): Given[] {
+    return this.#fields.map(({ key, type, file, player }) => ({ key, type, file, playback: player && new Playback(player) }));
   }
 
   /** Shows the fields of a flow in place of those before. */

@@ -1,7 +1,6 @@
 import type { Flow } from "@mediamesh/contracts/flow/v1/flow_pb.js";
 import { MediaType } from "@mediamesh/contracts/media/v1/media_pb.js";
 import type { MediaStore } from "../client/index.js";
-import type { Field } from "./fields/field.js";
 import { sinks, upstream, type Run } from "./run.js";
 import type { Shown } from "./shown.js";
 import { SinkView } from "./views/sink.js";
@@ -28,25 +27,25 @@ export class ResultsView {
   }
 
   /** Shows what there is by now; ends of the flow that nothing reached yet take no room. */
-  update(run: Run, fields: readonly Field[], isLive: boolean): void {
+  update(run: Run, isLive: boolean): void {
     for (const [nodeId, shown] of run.shown) {
       if (shown.count === 0) continue;
-      const shelf = this.#shelf(nodeId, shown, run.flow, fields);
+      const shelf = this.#shelf(nodeId, shown, run);
       shelf.view.update(shown, isLive);
     }
   }
 
   // A node that is tried again begins with nothing.
-  #shelf(nodeId: string, shown: Shown, flow: Flow | undefined, fields: readonly Field[]): Shelf {
+  #shelf(nodeId: string, shown: Shown, { flow, given }: Run): Shelf {
     const before = this.#shelves.get(nodeId);
     if (before?.shown === shown) return before;
     before?.view.close();
     const near = upstream(flow, nodeId);
-    const given = near.flatMap((id) => fields.find(({ key }) => key.startsWith(`${id}.`)) ?? []);
-    const of = (type: MediaType) => given.find((field) => field.type === type && field.file);
+    const nearest = near.flatMap((id) => given.find(({ key }) => key.startsWith(`${id}.`)) ?? []);
+    const of = (type: MediaType) => nearest.find((one) => one.type === type && one.file);
     const video = of(MediaType.VIDEO);
     const sound = of(MediaType.AUDIO) ?? video;
-    const view = new SinkView(nodeId, { store: this.store, video: video?.file, player: sound?.player });
+    const view = new SinkView(nodeId, { store: this.store, video: video?.file, playback: sound?.playback });
     const shelf = { view, shown };
     this.#shelves.set(nodeId, shelf);
     this.#arrange(flow);

@@ -2,6 +2,7 @@ import type { Duration } from "@bufbuild/protobuf/wkt";
 import { ExecutionState, type ExecutionEvent } from "@mediamesh/contracts/flow/v1/execution_pb.js";
 import type { Flow, FlowNode } from "@mediamesh/contracts/flow/v1/flow_pb.js";
 import { MeshError } from "../client/index.js";
+import type { Given } from "./fields/field.js";
 import { Shown } from "./shown.js";
 
 export type NodeState = "pending" | "running" | "succeeded" | "failed" | "skipped" | "cancelled";
@@ -30,6 +31,9 @@ export class Run {
   readonly nodes = new Map<string, NodeRun>();
   /** How many chunks left each stream pin, by `node.pin`. */
   readonly chunks = new Map<string, number>();
+
+  /** @param given What it was given, as that was when it began. */
+  constructor(readonly given: readonly Given[] = []) {}
 
   /** Takes the next event in. */
   apply(event: ExecutionEvent): void {

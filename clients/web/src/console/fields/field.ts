@@ -1,6 +1,7 @@
 import type { MediaType } from "@mediamesh/contracts/media/v1/media_pb.js";
 import type { ValueInit } from "../../client/index.js";
 import { html } from "../element.js";
+import type { Playback } from "../playback.js";
 
 /** Where a person gives the value of one input of a flow. */
 export interface Field {
@@ -25,6 +26,15 @@ export interface Field {
   value(): Promise<ValueInit>;
   /** Ends what it does, such as a recording. */
   close(): void;
+}
+
+/** What a field held at some time. */
+export interface Given {
+  /** `node.pin`. */
+  readonly key: string;
+  readonly type: MediaType | undefined;
+  readonly file: File | undefined;
+  readonly playback: Playback | undefined;
 }
 
 /** What a field tells: that its value changed, and whether it came whole, as a chosen file does. */

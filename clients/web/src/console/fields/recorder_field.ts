@@ -20,6 +20,7 @@ export class RecorderField extends FileField {
   readonly #hint = html("small", { role: "status" });
   readonly #meter = new LevelMeter();
   #recording: Recording | undefined;
+  #ending: Recording | undefined;
   #opening = false;
   #isClosed = false;
 
@@ -41,7 +42,13 @@ export class RecorderField extends FileField {
   }
 
   override get wish(): string {
+    if (this.#recording) return "Stop the recording to begin.";
     return `Record something, or choose ${this.acceptance.what}, to begin.`;
+  }
+
+  // What was recorded before is not what is to be run once a new recording has begun.
+  override get isReady(): boolean {
+    return !this.#recording && super.isReady;
   }
 
   override give(file: File): void {
@@ -65,6 +72,7 @@ export class RecorderField extends FileField {
       this.element.dataset["state"] = "recording";
       this.#stop.focus();
       this.#watch(this.#recording);
+      this.changed(false);
     } catch (thrown) {
       this.failed(thrown);
     } finally {
@@ -74,17 +82,20 @@ export class RecorderField extends FileField {
 
   async #end(): Promise<void> {
     const recording = this.#recording;
+    if (!recording || recording === this.#ending) return;
+    this.#ending = recording;
+    const { seconds } = recording;
+    const [ended] = await Promise.allSettled([recording.stop()]);
+    if (recording !== this.#recording) return; // a file was given meanwhile, or the field was left
     this.#recording = undefined;
-    if (!recording) return;
-    try {
-      const { seconds } = recording;
-      this.show(await recording.stop(), clock(seconds));
+    if (ended.status === "fulfilled") {
+      this.show(ended.value, clock(seconds));
       this.#again.focus();
-      this.changed(false);
-    } catch (thrown) {
+    } else {
       this.element.dataset["state"] = this.file ? "shown" : "empty";
-      this.failed(thrown);
+      this.failed(ended.reason);
     }
+    this.changed(false);
   }
 
   #discard(): void {

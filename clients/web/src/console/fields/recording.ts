@@ -28,22 +28,31 @@ export interface Recording {
  */
 export async function record(acceptance: Acceptance): Promise<Recording> {
   const stream = await microphone();
+  let context: AudioContext | undefined;
+  const release = () => {
+    for (const track of stream.getTracks()) track.stop();
+    void context?.close().catch(() => {});
+  };
+  try {
+    context = new AudioContext();
+    return begun(stream, context, release, acceptance);
+  } catch (thrown) {
+    release(); // else the microphone would stay on
+    throw thrown;
+  }
+}
+
+function begun(stream: MediaStream, context: AudioContext, release: () => void, acceptance: Acceptance): Recording {
   const type = CANDIDATES.find((one) => MediaRecorder.isTypeSupported(one) && takes(acceptance, one)) ?? "";
   const recorder = new MediaRecorder(stream, { ...(type && { mimeType: type }), audioBitsPerSecond: 64_000 });
   const pieces: Blob[] = [];
   recorder.addEventListener("dataavailable", ({ data }) => pieces.push(data));
-  const context = new AudioContext();
   const analyser = context.createAnalyser();
   analyser.fftSize = 1024;
   context.createMediaStreamSource(stream).connect(analyser);
   const samples = new Float32Array(analyser.fftSize);
   const began = performance.now();
   recorder.start(500);
-
-  const release = () => {
-    for (const track of stream.getTracks()) track.stop();
-    void context.close().catch(() => {});
-  };
   return {
     get seconds() {
       return (performance.now() - began) / 1000;

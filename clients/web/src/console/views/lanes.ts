@@ -17,6 +17,7 @@ export class LanesView {
   readonly element = html("ol", { class: "lanes", "aria-label": "When things are seen" });
   readonly #lanes = new Map<string, Lane>();
   #painted = -1;
+  #length = 0;
   #paintedAt = 0;
 
   /** @param seek Goes to a time, in seconds. */
@@ -26,14 +27,15 @@ export class LanesView {
 
   /** Shows what there is by now, of a video of so many seconds. */
   update(frames: Frames, length: number, isLive: boolean): void {
-    if (frames.all.length === this.#painted) return;
+    if (frames.all.length === this.#painted && length === this.#length) return;
     if (isLive && performance.now() - this.#paintedAt < PAUSE_MS) return;
     this.#painted = frames.all.length;
+    this.#length = length;
     this.#paintedAt = performance.now();
     const most = frames.labels.slice(0, MOST);
     for (const [label, lane] of this.#lanes) if (!most.some(([name]) => name === label)) lane.element.remove();
     for (const [place, [label, count]] of most.entries()) {
-      const lane = this.#lane(label, length);
+      const lane = this.#lane(label);
       if (this.element.children[place] !== lane.element) this.element.insertBefore(lane.element, this.element.children[place] ?? null);
       lane.count.textContent = `${count}`;
       lane.count.title = `on ${count} frames`;
@@ -41,13 +43,13 @@ export class LanesView {
     }
   }
 
-  #lane(label: string, length: number): Lane {
+  #lane(label: string): Lane {
     const known = this.#lanes.get(label);
     if (known) return known;
     const strip = html("canvas", { "aria-hidden": "true" });
     const count = html("small", {});
     const lane = { element: html("li", {}, html("span", { title: label }, label), strip, count), strip, count };
-    strip.addEventListener("click", ({ offsetX }) => this.seek((offsetX / Math.max(1, strip.clientWidth)) * length));
+    strip.addEventListener("click", ({ offsetX }) => this.seek((offsetX / Math.max(1, strip.clientWidth)) * this.#length));
     this.#lanes.set(label, lane);
     return lane;
   }

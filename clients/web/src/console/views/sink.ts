@@ -1,6 +1,7 @@
 import type { MediaStore } from "../../client/index.js";
 import { html } from "../element.js";
 import { heading } from "../fields/field.js";
+import type { Playback } from "../playback.js";
 import type { Shown } from "../shown.js";
 import { CombinedView } from "./combined.js";
 import { LabelsView } from "./labels.js";
@@ -16,7 +17,7 @@ export interface SinkInit {
   /** The video whose frames its results are about, where this page has it. */
   readonly video: File | undefined;
   /** What plays the sound that its transcript is about. */
-  readonly player: HTMLMediaElement | undefined;
+  readonly playback: Playback | undefined;
 }
 
 interface Part {
@@ -31,7 +32,7 @@ type Kind = readonly [name: string, has: (shown: Shown) => boolean, make: (init:
 const KINDS: readonly Kind[] = [
   ["stage", ({ frames }) => frames.end >= 0, ({ video }) => stage(video)],
   ["labels", ({ labels }) => labels.length > 0, () => part("labels", new LabelsView(), (view, { labels }) => view.update(labels))],
-  ["speech", ({ speech }) => !speech.isEmpty, ({ player }) => speech(player)],
+  ["speech", ({ speech }) => !speech.isEmpty, ({ playback }) => speech(playback)],
   ["text", ({ text }) => text !== "", () => part("text", new TextView(), (view, { text }) => view.update(text))],
   ["pages", ({ pages }) => pages.size > 0, () => part("pages", new PagesView(), (view, { pages }) => view.update(pages))],
   ["stored", ({ media }) => media !== undefined, ({ store }) => part("stored", new StoredView(store), (view, { media }) => view.update(media))],
@@ -93,9 +94,8 @@ function stage(video: File | undefined): Part {
   };
 }
 
-function speech(player: HTMLMediaElement | undefined): Part {
-  const view = new TranscriptView();
-  view.follow(player);
+function speech(playback: Playback | undefined): Part {
+  const view = new TranscriptView(playback);
   const element = html("section", { class: "part" }, html("h3", {}, "Transcript"), view.element, view.announcer);
-  return { name: "speech", element, update: (shown) => view.update(shown.speech) };
+  return { name: "speech", element, update: (shown) => view.update(shown.speech), close: () => view.close() };
 }

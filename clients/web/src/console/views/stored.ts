@@ -18,6 +18,7 @@ export class StoredView {
   }
 
   close(): void {
+    this.#shown = undefined; // what is being loaded is not shown any more
     URL.revokeObjectURL(this.#address);
   }
 
@@ -29,7 +30,7 @@ export class StoredView {
     try {
       const blob = await this.store.blob(reference);
       if (reference !== this.#shown) return;
-      this.close();
+      URL.revokeObjectURL(this.#address);
       this.#address = URL.createObjectURL(blob);
       this.element.replaceChildren(shown(mimeType, this.#address), caption);
     } catch (thrown) {

@@ -1,5 +1,6 @@
 import type { Transcript } from "../../client/index.js";
 import { html } from "../element.js";
+import type { Playback } from "../playback.js";
 import type { Speech } from "../speech.js";
 import { clock } from "../time.js";
 
@@ -15,18 +16,16 @@ export class TranscriptView {
   readonly element = html("ol", { class: "speech", "aria-label": "Transcript" });
   readonly #rows = new Map<number, Row>();
   readonly #said = html("p", { class: "aside", "aria-live": "polite" });
-  #player: HTMLMediaElement | undefined;
+  readonly #left = new AbortController();
+
+  /** @param playback What plays the sound, for the lines to be found in. */
+  constructor(readonly playback: Playback | undefined) {
+    playback?.follow((seconds) => this.#mark(seconds), this.#left.signal);
+  }
 
   /** Returns the element that reads final lines out. */
   get announcer(): HTMLElement {
     return this.#said;
-  }
-
-  /** Lets the lines be found in what plays the sound. */
-  follow(player: HTMLMediaElement | undefined): void {
-    if (player === this.#player) return;
-    this.#player = player;
-    player?.addEventListener("timeupdate", () => this.#mark(player.currentTime));
   }
 
   update(speech: Speech): void {
@@ -37,11 +36,15 @@ export class TranscriptView {
     }
   }
 
+  close(): void {
+    this.#left.abort();
+  }
+
   #add(segment: Transcript): Row {
     const text = html("p", {});
     const time = html("button", { type: "button", class: "time" });
     const row: Row = { element: html("li", {}, time, text), text, segment };
-    time.addEventListener("click", () => this.#seek(row.segment.start));
+    time.addEventListener("click", () => this.playback?.play(row.segment.start));
     this.#rows.set(segment.segment, row);
     return row;
   }
@@ -52,24 +55,17 @@ export class TranscriptView {
     const time = row.element.querySelector("button");
     if (time) {
       time.textContent = clock(segment.start);
-      time.disabled = !this.#player;
-      time.title = this.#player ? "Play from here" : "";
+      time.disabled = !this.playback;
+      time.title = this.playback ? "Play from here" : "";
     }
     row.text.replaceChildren(...(segment.words.length > 0 ? worded(segment) : [segment.text]));
     if (segment.final) this.#said.textContent = segment.text;
   }
 
-  #seek(seconds: number): void {
-    const player = this.#player;
-    if (!player) return;
-    player.currentTime = seconds;
-    void player.play().catch(() => {});
-  }
-
-  #mark(seconds: number): void {
+  #mark(seconds: number | undefined): void {
     for (const word of this.element.querySelectorAll<HTMLElement>("[data-start]")) {
       const { start, end } = word.dataset;
-      word.toggleAttribute("data-now", Number(start) <= seconds && seconds < Number(end));
+      word.toggleAttribute("data-now", seconds !== undefined && Number(start) <= seconds && seconds < Number(end));
     }
   }
 }
