@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import signal
 import sys
 from dataclasses import dataclass
 
@@ -138,6 +139,21 @@ async def test_a_tail_follows_a_live_stream_and_prints_each_line_as_it_comes(doo
         assert await producer.wait() == 0
         assert await tail.wait() == 0
         await asyncio.gather(producer.communicate(), tail.communicate())
+
+
+async def test_ctrl_c_ends_a_producer_whose_input_stays_open(door, streams) -> None:
+    producer = await started(door, "publish")
+    assert producer.stdin is not None
+    assert producer.stdout is not None
+    async with asyncio.timeout(120):
+        stream_id = (await producer.stdout.readline()).decode().strip()
+        producer.stdin.write(b"a\n")
+        await read(streams, stream_id, most=2)  # from here on it waits for the next line
+        producer.send_signal(signal.SIGINT)
+        assert await producer.wait() == 130
+        assert producer.stderr is not None
+        assert (await producer.stderr.read()).endswith(b"Cancelled.\n")
+        producer.stdin.close()
 
 
 async def test_json_prints_event_objects_from_any_position(stream, streams) -> None:

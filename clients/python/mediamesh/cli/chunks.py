@@ -102,10 +102,13 @@ async def lines(file: BinaryIO) -> AsyncGenerator[Chunk]:
 async def _as_they_come(file: BinaryIO) -> AsyncGenerator[bytes]:
     queue: asyncio.Queue[bytes] = asyncio.Queue(_LINES_AHEAD)
     loop = asyncio.get_running_loop()
+    # Python flushes standard streams when it ends, and aborts where a thread holds one of them; this buffer is nobody's
+    # but the thread's.
+    own = open(file.fileno(), "rb", closefd=False)  # noqa: ASYNC230, SIM115 - by descriptor, and never closed
 
     def read() -> None:
         try:
-            for line in iter(file.readline, b""):
+            for line in iter(own.readline, b""):
                 asyncio.run_coroutine_threadsafe(queue.put(line), loop).result()
             asyncio.run_coroutine_threadsafe(queue.put(b""), loop).result()
         except RuntimeError:
