@@ -20,6 +20,7 @@ TYPES = {
     "audio": pin_pb2.PIN_TYPE_AUDIO,
     "video": pin_pb2.PIN_TYPE_VIDEO,
     "document": pin_pb2.PIN_TYPE_DOCUMENT,
+    "binary": pin_pb2.PIN_TYPE_BINARY,
 }
 
 
@@ -99,6 +100,31 @@ async def test_a_file_is_uploaded_in_pieces_with_progress(tmp_path) -> None:
 async def test_a_file_that_is_not_there_is_named(tmp_path) -> None:
     with pytest.raises(InvalidRequest, match="there is no file"):
         await value_of("image", str(tmp_path / "none.jpg"))
+
+
+@pytest.mark.parametrize("kind", ["image", "binary"])
+@pytest.mark.parametrize("text", ["~nobody_such/x.jpg", "x" * 5000])
+async def test_a_file_that_cannot_be_read_is_named(kind, text) -> None:
+    with pytest.raises(InvalidRequest, match=f"{text} cannot be read: [A-Z]"):
+        await value_of(kind, text)
+
+
+async def test_a_file_that_cannot_be_read_to_its_end_is_named(tmp_path) -> None:
+    class Removing(FakeMedia):
+        async def upload(self, data, **about):
+            photo.unlink()
+            return await super().upload(data, **about)
+
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(b"some bytes")
+    with pytest.raises(InvalidRequest, match=r"photo\.jpg cannot be read: No such file"):
+        await value_of("image", str(photo), Removing())
+
+
+async def test_a_binary_is_what_is_in_a_file(tmp_path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"some bytes")
+    assert (await value_of("binary", str(file)))[0].binary == b"some bytes"
 
 
 @pytest.mark.parametrize("kind", ["image", "audio", "video", "document"])

@@ -69,9 +69,11 @@ async def values(
 async def _value(name: str, text: str, wanted: PinType.ValueType, store: _Store) -> value_pb2.Value:
     if wanted in MEDIA_TYPES:
         return value_pb2.Value(media=await store.media_of(name, text, MEDIA_TYPES[wanted]))
+    if wanted == pin_pb2.PIN_TYPE_BINARY:
+        return value_pb2.Value(binary=_content(name, text))
     try:
         return _plain(text, wanted)
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise InvalidRequest.of_field(name, f"{text!r} is not a {type_name(wanted)}") from error
 
 
@@ -87,9 +89,7 @@ class _Store:
         """Return the media at an address in the store, or of a file, which is uploaded."""
         if text.startswith("s3://"):
             return media_pb2.MediaValue(type=kind, ref=media_pb2.MediaReference(url=text))
-        path = Path(text).expanduser()  # noqa: ASYNC240 - a command reads its own disk, and nothing else waits
-        if not path.is_file():
-            raise InvalidRequest.of_field(name, f"there is no file {text}")
+        path = _file(name, text)
         node_id, _, pin = name.rpartition(".")  # a node of a flow within the flow has dots in its id
         place = media_service_pb2.MediaPlace(
             workspace_id=self._workspace_id,
@@ -109,6 +109,30 @@ class _Store:
             # The fields of an upload are no affair of who gave a file.
             what = "; ".join(description for _, description in error.violations) or error.text
             raise type(error).of_field(name, f"{path.name}: {what}", **error.metadata) from error
+        except OSError as error:
+            raise _unreadable(name, text, error) from error
+
+
+def _file(name: str, text: str) -> Path:
+    try:
+        path = Path(text).expanduser()
+        if path.is_file():
+            return path
+    except (OSError, RuntimeError) as error:  # a RuntimeError where there is no such home
+        raise _unreadable(name, text, error) from error
+    raise InvalidRequest.of_field(name, f"there is no file {text}")
+
+
+def _content(name: str, text: str) -> bytes:
+    try:
+        return Path(text).expanduser().read_bytes()
+    except (OSError, RuntimeError) as error:
+        raise _unreadable(name, text, error) from error
+
+
+def _unreadable(name: str, text: str, error: OSError | RuntimeError) -> InvalidRequest:
+    why = error.strerror if isinstance(error, OSError) else error
+    return InvalidRequest.of_field(name, f"{text} cannot be read: {why}")
 
 
 def _wanted_type(name: str, flow: Flow) -> PinType.ValueType:
@@ -138,8 +162,6 @@ def _plain(text: str, wanted: PinType.ValueType) -> value_pb2.Value:
         value = value_pb2.Value()
         json_format.ParseDict(json.loads(text), value.json)
         return value
-    if wanted == pin_pb2.PIN_TYPE_BINARY:
-        return value_pb2.Value(binary=Path(text).expanduser().read_bytes())
     return value_pb2.Value(text=text)
 
 
