@@ -3,9 +3,11 @@ from __future__ import annotations
 import pytest
 from typer.testing import CliRunner
 
+from mediamesh.api.agent.v1.manifest_pb2 import Manifest
+from mediamesh.api.stream.v1.stream_pb2 import Stream, StreamEnd
 from mediamesh.cli.main import app
 
-SECTIONS = ("common", "up", "media", "inference", "agents", "orchestrator")
+SECTIONS = ("common", "up", "media", "inference", "agent", "agents", "orchestrator")
 
 
 def invoke(*arguments: str):
@@ -33,3 +35,23 @@ def test_an_unknown_section_or_server_is_named_with_those_there_are() -> None:
         assert done.exit_code == 2
         assert "nobody" in done.output
         assert "media" in done.output
+
+
+FOREIGN = "no file [/tmp/x] \x1b[2Jthere"
+SHOWN = "no file [/tmp/x] \N{REPLACEMENT CHARACTER}[2Jthere"
+
+
+def test_what_others_wrote_is_no_markup_of_a_table(monkeypatch) -> None:
+    async def list_streams(*about, **options):
+        return [Stream(stream_id="s1", end=StreamEnd(reason=FOREIGN))]
+
+    async def agents(*about):
+        return [Manifest(id="test.agent", description=FOREIGN)]
+
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr("mediamesh.cli.stream_list._list", list_streams)
+    monkeypatch.setattr("mediamesh.cli.flow._agents", agents)
+    for arguments in (("stream", "list"), ("agents",)):
+        done = invoke(*arguments)
+        assert done.exit_code == 0, done.exception
+        assert SHOWN in done.output

@@ -18,6 +18,7 @@ from mediamesh.api.agent.v1.pin_pb2 import PinType
 from mediamesh.api.agent.v1.value_pb2 import Value
 from mediamesh.api.media.v1.media_pb2 import MediaValue
 from mediamesh.cli.door import complete, errors_as_sentences
+from mediamesh.cli.results import clean
 from mediamesh.wire.errors import InvalidRequest
 from mediamesh.wire.pins import MEDIA_TYPES, plain_value, type_name
 
@@ -123,9 +124,9 @@ def _table(findings: list[Finding]) -> Table:
             owner = finding.agent
             if owner:
                 table.add_row("", "", "")
-                table.add_row(f"[bold]{owner}[/]", "", "")
+                table.add_row(Text(clean(owner), style="bold"), "", "")
         verdict = finding.verdict.value
-        text = Text(finding.text)
+        text = Text(clean(finding.text))
         if verdict == "failed":
             text.append(f"\n{finding.promise}", style="dim")
         table.add_row(finding.check, Text(verdict, style=_STYLES[verdict]), text)

@@ -9,9 +9,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from mediamesh.api.agent.v1 import manifest_pb2, pin_pb2
 from mediamesh.cli.door import Server, complete, target
+from mediamesh.cli.results import clean
 from mediamesh.cli.run import checked, source
 from mediamesh.client import Mesh
 from mediamesh.wire.json import short_name
@@ -35,20 +37,16 @@ def agents(*, server: Server = "", port: Port = 8080) -> None:
         table.add_column(heading, no_wrap=True)
     table.add_column("")
     for manifest in complete(_agents(target(server, port))):
-        table.add_row(
-            manifest.id,
-            manifest.version,
-            _pins(manifest.inputs),
-            _pins(manifest.outputs),
-            manifest.description,
-        )
+        pins = _pins(manifest.inputs), _pins(manifest.outputs)
+        table.add_row(*(Text(clean(cell)) for cell in (manifest.id, manifest.version, *pins, manifest.description)))
     Console().print(table)
 
 
 async def _check(path: Path, door: str) -> None:
     async with Mesh(door) as mesh:
         flow = await checked(mesh, source(path))
-    Console().print(f"{path}: {len(flow.nodes)} nodes and {len(flow.edges)} edges, no mistakes.", soft_wrap=True)
+    told = f"{path}: {len(flow.nodes)} nodes and {len(flow.edges)} edges, no mistakes."
+    Console().print(told, markup=False, soft_wrap=True)
 
 
 async def _agents(door: str) -> list[manifest_pb2.Manifest]:

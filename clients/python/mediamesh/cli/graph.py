@@ -57,7 +57,8 @@ def graph(
     except OSError as error:
         typer.echo(f"{output} cannot be written: {error}", err=True)
         raise typer.Exit(1) from None
-    Console().print(f"{output}: {len(flow.nodes)} nodes and {len(flow.edges)} edges.", soft_wrap=True, highlight=False)
+    told = f"{output}: {len(flow.nodes)} nodes and {len(flow.edges)} edges."
+    Console().print(told, soft_wrap=True, highlight=False, markup=False)
 
 
 async def _checked(file: Path, door: str) -> Flow:

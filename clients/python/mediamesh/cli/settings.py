@@ -20,6 +20,7 @@ _SECTIONS = {
     "up": "mediamesh.stack.settings.UpSettings",
     "media": "mediamesh.media.settings.Settings",
     "inference": "mediamesh.inference.settings.Settings",
+    "agent": "mediamesh.agent.settings.AgentSettings",
     "agents": "mediamesh.agents.settings.Settings",
     "streams": "mediamesh.streams.settings.Settings",
     "models": "mediamesh.models.settings.Settings",

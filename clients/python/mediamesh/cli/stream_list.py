@@ -9,9 +9,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from mediamesh.api.stream.v1.stream_pb2 import Stream, StreamState
 from mediamesh.cli.door import Server, complete, target
+from mediamesh.cli.results import clean
 from mediamesh.client import Mesh
 from mediamesh.wire.json import short_name
 
@@ -39,7 +41,7 @@ def list_streams(
     for heading in ("stream", "state", "events", "from", "type", "opened", "end"):
         table.add_column(heading, no_wrap=heading in {"stream", "opened"})
     for stream in complete(_list(door, workspace, execution, live_only=live, most=most)):
-        table.add_row(*_row(stream))
+        table.add_row(*map(Text, _row(stream)))
     Console().print(table)
 
 
@@ -70,13 +72,13 @@ async def _watch(door: str, workspace: str, execution: str) -> None:
         async for frame in frames:
             kind = frame.WhichOneof("frame") or ""
             stream = getattr(frame, kind).stream
-            told = [kind.removeprefix("stream_"), stream.stream_id, *(part for part in _row(stream)[1:] if part)]
+            told = [kind.removeprefix("stream_"), *(part for part in _row(stream) if part)]
             console.print("  ".join(told), highlight=False, markup=False, soft_wrap=True)
 
 
 def _row(stream: Stream) -> tuple[str, ...]:
     opened = stream.create_time.ToDatetime(tzinfo=UTC).astimezone()
-    return (
+    parts = (
         stream.stream_id,
         short_name(StreamState.DESCRIPTOR, StreamState.Name(stream.state)),
         str(stream.last_sequence),
@@ -85,3 +87,4 @@ def _row(stream: Stream) -> tuple[str, ...]:
         f"{opened:%H:%M:%S}",
         stream.end.error.message or stream.end.reason,
     )
+    return tuple(map(clean, parts))
