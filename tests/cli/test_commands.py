@@ -6,6 +6,7 @@ from typer.testing import CliRunner
 from mediamesh.api.agent.v1.manifest_pb2 import Manifest
 from mediamesh.api.stream.v1.stream_pb2 import Stream, StreamEnd
 from mediamesh.cli.main import app
+from mediamesh.wire.errors import Unavailable
 
 SECTIONS = ("common", "up", "media", "inference", "agent", "agents", "orchestrator")
 
@@ -55,3 +56,31 @@ def test_what_others_wrote_is_no_markup_of_a_table(monkeypatch) -> None:
         done = invoke(*arguments)
         assert done.exit_code == 0, done.exception
         assert SHOWN in done.output
+
+
+@pytest.mark.parametrize("error", [RuntimeError("not up"), OSError("no room"), Unavailable("no answer")])
+def test_a_demo_that_fails_says_why(monkeypatch, error) -> None:
+    def fail(*about):
+        raise error
+
+    monkeypatch.setattr("mediamesh.cli.demo._samples", lambda *about: None)
+    monkeypatch.setattr("mediamesh.cli.demo.mesh_up", fail)
+    done = invoke("demo")
+    assert done.exit_code == 1
+    assert isinstance(done.exception, SystemExit)
+    assert str(error) in done.stderr
+
+
+def test_a_demo_with_a_wrong_setting_names_it(monkeypatch) -> None:
+    monkeypatch.setenv("MEDIAMESH_UP_S3_MEMORY_MIB", "many")
+    done = invoke("demo")
+    assert done.exit_code == 1
+    assert done.stderr.startswith("MEDIAMESH_UP_S3_MEMORY_MIB: ")
+
+
+@pytest.mark.parametrize("command", ["demo", "up"])
+def test_a_client_alone_is_told_what_brings_the_mesh(monkeypatch, command) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    done = invoke(command)
+    assert done.exit_code == 2
+    assert "mediamesh[all]" in done.stderr

@@ -6,6 +6,8 @@ import asyncio
 import inspect
 import re
 import signal
+import subprocess
+import sys
 
 import psutil
 import pytest
@@ -73,6 +75,31 @@ def test_nothing_of_the_mesh_survives_its_supervisor(own_mesh) -> None:
     _, alive = psutil.wait_procs(before, timeout=10)
     assert not [one for one in alive if one.status() != psutil.STATUS_ZOMBIE]
     assert is_free(int(own_mesh.door.split(":")[1]))
+
+
+HOLDER = """
+import signal, sys
+from pathlib import Path
+from mediamesh.cli.demo import mesh_up
+
+with mesh_up(Path(sys.argv[1]), MEDIAMESH_UP_MODELS="[]") as mesh:
+    print("up", flush=True)
+    signal.pause()
+"""
+
+
+def test_nothing_of_the_mesh_survives_who_started_it(tmp_path) -> None:
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"up\n"
+        before = psutil.Process(holder.pid).children(recursive=True)
+        assert len(before) == 10
+        holder.kill()
+    _, alive = psutil.wait_procs(before, timeout=10)
+    left = [one for one in alive if one.status() != psutil.STATUS_ZOMBIE]
+    for one in left:
+        one.kill()
+    assert not left
 
 
 def test_the_mesh_closes_the_door_first_and_stops(own_mesh) -> None:

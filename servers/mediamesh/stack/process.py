@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from mediamesh.stack.programs import Program
 
-__all__ = ["Process", "ProgramFailed", "running"]
+__all__ = ["Process", "ProgramFailed", "running", "tether"]
 
 _PROBE_PERIOD_SECONDS = 0.05
 _PROBE_TIMEOUT_SECONDS = 2.0
@@ -111,7 +111,7 @@ async def _started(program: Program, log: Log) -> Process:
     """
     _, process = await asyncio.get_running_loop().subprocess_exec(
         lambda: Process(log),
-        *_tether(),
+        *tether(),
         *map(str, program.argv),
         env={**os.environ, "PYTHONUNBUFFERED": "1", **program.env},
         stdin=asyncio.subprocess.DEVNULL,
@@ -137,8 +137,11 @@ async def _until_ready(program: Program, process: Process, log: Path) -> None:
     raise ProgramFailed(f"{program.name} was not ready after {program.ready_seconds:g} s ({problem}); see {log}")
 
 
-def _tether() -> Sequence[str]:
-    """Return the command that makes a program die with this process, even when this one is killed."""
+def tether() -> Sequence[str]:
+    """Return the command that makes a program die with this process, even when this one is killed.
+
+    Linux takes the thread that starts the program for the process.
+    """
     if setpriv := shutil.which("setpriv"):
         return (setpriv, "--pdeathsig", "KILL", "--")
     if sys.platform == "linux":

@@ -20,6 +20,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from mediamesh.cli.door import errors_as_sentences
+from mediamesh.cli.up import require_parts
 from mediamesh.client import Mesh
 from mediamesh.wire.errors import MeshError
 from mediamesh.wire.shipped import shipped
@@ -71,8 +73,22 @@ def demo(
     ),
 ) -> None:
     """Start the mesh, run the shipped flows on a photo, a recording and a video, draw what was found, stop the mesh."""
+    require_parts()
+    # Only here: a client can do without all that a mesh is made of.
+    from mediamesh.kit.settings import SettingsError  # noqa: PLC0415
+
+    with errors_as_sentences():
+        try:
+            is_well = _shown(_samples(photo, speech, video), picture)
+        except (OSError, RuntimeError, SettingsError) as error:
+            typer.echo(error, err=True)
+            is_well = False
+    raise typer.Exit(0 if is_well else 1)
+
+
+def _shown(media: _Samples, picture: Path) -> bool:
+    """Run the flows on a mesh of their own; return whether all went well."""
     console = Console()
-    media = _samples(photo, speech, video)
     failed = False
     with tempfile.TemporaryDirectory(prefix="mediamesh-demo-") as data:
         begin = time.monotonic()
@@ -81,14 +97,16 @@ def demo(
             for flow, given in _runs(media):
                 command = ["run", str(EXAMPLES / "flows" / flow), "--server", mesh.door]
                 command += [word for pin, path in given.items() for word in ("--input", f"{pin}={path}")]
-                console.print("\n$ mediamesh " + " ".join(command), style="bold", soft_wrap=True, highlight=False)
+                console.print(
+                    "\n$ mediamesh " + " ".join(command), style="bold", soft_wrap=True, highlight=False, markup=False
+                )
                 done = subprocess.run([sys.executable, "-m", "mediamesh.cli.main", *command], check=False)
                 failed = failed or done.returncode != 0
             if media.video is not None and not failed:
                 asyncio.run(_draw(mesh.door, media.photo, media.video, picture))
-                console.print(f"\nWhat was found is in {picture}.", highlight=False)
+                console.print(f"\nWhat was found is in {picture}.", highlight=False, markup=False)
         console.print("The mesh is down.")
-    raise typer.Exit(1 if failed else 0)
+    return not failed
 
 
 def _samples(photo: Path, speech: Path | None, video: Path | None) -> _Samples:
@@ -145,6 +163,8 @@ async def _draw(door: str, photo: Path, video: Path, picture: Path) -> None:
 def mesh_up(data: Path, **environment: str) -> Generator[MeshProcess]:
     """Run ``mediamesh up`` on a free port as a process of its own; yield it when it is ready.
 
+    It ends with the block, and with the thread that began it.
+
     Args:
         data: Where it keeps everything, its output in ``up.log`` too.
         environment: Variables on top of this process's own.
@@ -154,12 +174,13 @@ def mesh_up(data: Path, **environment: str) -> Generator[MeshProcess]:
     """
     # Only here: a client can do without all that a mesh is made of.
     from mediamesh.stack.ports import free_ports  # noqa: PLC0415
+    from mediamesh.stack.process import tether  # noqa: PLC0415
 
     (port,) = free_ports(1)
     log = data / "up.log"
     with log.open("wb") as output:
         up = subprocess.Popen(
-            [sys.executable, "-m", "mediamesh.cli.main", "up", "--port", str(port), "--data", str(data)],
+            [*tether(), sys.executable, "-m", "mediamesh.cli.main", "up", "--port", str(port), "--data", str(data)],
             env={**os.environ, **environment},
             stdin=subprocess.DEVNULL,
             stdout=output,

