@@ -239,6 +239,8 @@ def invoke(*arguments: str):
         (["--rate", "1,x"], "--rate"),
         (["--concurrency", "0"], "outside of 1"),
         (["--shape", "x"], "is no shape"),
+        (["--json", "/nowhere/b.json"], "--json: there is no folder /nowhere"),
+        (["--plot", "/nowhere/b.png"], "--plot: there is no folder /nowhere"),
     ],
 )
 def test_what_is_wrong_with_the_command_is_said(arguments, says) -> None:

@@ -127,6 +127,18 @@ def test_a_wrong_setting_ends_with_2(monkeypatch) -> None:
     assert "MEDIAMESH_UP_S3_MEMORY_MIB: " in done.stderr
 
 
+def test_a_folder_or_models_that_cannot_be_had_end_with_2(tmp_path, monkeypatch) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    done = up("--data", str(file))
+    assert done.returncode == 2
+    assert f"mediamesh cannot start:\n[Errno 17] File exists: '{file}'" in done.stderr
+    monkeypatch.setenv("MEDIAMESH_UP_MODEL_REPOSITORY", "/nowhere")
+    done = up("--data", str(tmp_path / "data"))
+    assert done.returncode == 2
+    assert "'/nowhere'" in done.stderr
+
+
 def test_a_taken_door_ends_with_2_and_names_holder_and_remedy(tmp_path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as held:
         port = held.getsockname()[1]

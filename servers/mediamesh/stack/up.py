@@ -45,7 +45,7 @@ def run_mesh(**overrides: object) -> int:
         folder = Folder(settings.data)
         with folder.claimed():
             _run(settings, folder)
-    except (FolderInUse, MissingProgram, PortsTaken, SettingsError) as error:
+    except (FolderInUse, MissingProgram, OSError, PortsTaken, SettingsError) as error:
         _complain(f"mediamesh cannot start:\n{error}")
         return 2
     except StackFailed as error:

@@ -80,7 +80,19 @@ def inference(
             from mediamesh.bench.report import require_plot  # noqa: PLC0415
 
             require_plot()
+        _require_folder("--json", json_file)
+        _require_folder("--plot", plot_file)
         _report(plan, *asyncio.run(_run(plan)), json_file=json_file, plot_file=plot_file)
+
+
+def _require_folder(option: str, file: Path | None) -> None:
+    """See that a file can be written where it is wanted, before anything is measured.
+
+    Raises:
+        InvalidRequest: there is no such folder.
+    """
+    if file is not None and not file.parent.is_dir():
+        raise InvalidRequest.of_field(option, f"there is no folder {file.parent}")
 
 
 def _levels(concurrency: str, rate: str) -> list[Level]:
@@ -134,13 +146,13 @@ def _report(
     console = Console()
     console.print(table(title, results))
     for note in notes(results):
-        console.print(note, soft_wrap=True, highlight=False)
+        console.print(note, soft_wrap=True, highlight=False, markup=False)
     if json_file is not None:
         json_file.write_text(json.dumps(_figures(plan, subject, results), indent=1) + "\n")
-        console.print(f"written: {json_file}", soft_wrap=True)
+        console.print(f"written: {json_file}", soft_wrap=True, markup=False)
     if plot_file is not None:
         plot(plot_file, title, results)
-        console.print(f"written: {plot_file}", soft_wrap=True)
+        console.print(f"written: {plot_file}", soft_wrap=True, markup=False)
     for seen in results:
         if (failure := failure_of(seen)) is not None:
             raise failure
