@@ -8,12 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from mediamesh import agent
+from mediamesh.agent import Agent, AgentSettings, parse_manifest
+from mediamesh.agents.audio_converter import AudioConverter
 from mediamesh.api.agent.v1 import value_pb2
 from mediamesh.api.flow.v1 import execution_pb2
 from mediamesh.api.media.v1 import media_pb2
 from mediamesh.kit.serve import serving
 from mediamesh.media.app import app as media_app
 from mediamesh.media.settings import Settings as MediaSettings
+from mediamesh.orchestrator import catalog
 from mediamesh.stack.ports import free_ports
 from mediamesh.stack.process import running
 from mediamesh.stack.programs import valkey
@@ -99,3 +103,38 @@ async def test_a_run_survives_a_restart_of_its_log(settings, agents, tmp_path) -
             assert events[-1].execution_finished.state == execution_pb2.EXECUTION_STATE_SUCCEEDED
             await stack.aclose()
     agents.release.clear()
+
+
+EAR = """
+id: test.ear
+version: 1.0.0
+inputs: [{name: audio, type: audio, constraints: {sampleRate: 16000}}]
+"""
+
+
+class Ear(Agent):
+    """Takes sound of one form alone."""
+
+    def describe(self):
+        return parse_manifest(EAR)
+
+    async def process(self, run):
+        return {}
+
+
+async def test_a_converter_whose_server_came_up_late_stands_where_it_fits(settings, monkeypatch) -> None:
+    monkeypatch.setattr(catalog, "_HURRY_SECONDS", 3600)
+    (port,) = free_ports(1)
+    async with AsyncExitStack() as stack:
+        ears = await stack.enter_async_context(agent.serving_agents(AgentSettings(), Ear()))
+        addresses = [f"127.0.0.1:{ears}", f"127.0.0.1:{port}"]
+        own = settings(agent_addresses=addresses, agents_refresh_seconds=3600)
+        mesh = await stack.enter_async_context(orchestrating(own))
+        hear = flow("mic ui.audio-recorder", "ear test.ear", edges="mic.audio>ear.audio")
+        assert len((await mesh.flows.validate(hear)).flow.nodes) == 2
+        converter = AudioConverter(max_sounds=1, max_bytes=1000)
+        await stack.enter_async_context(agent.serving_agents(AgentSettings(port=port), converter))
+        async with asyncio.timeout(10):
+            while len(nodes := (await mesh.flows.validate(hear)).flow.nodes) == 2:
+                pass  # gRPC takes its time before it connects again
+        assert nodes[-1].type == "mediamesh.audio-converter"

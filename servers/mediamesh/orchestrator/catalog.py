@@ -33,6 +33,7 @@ class _Server:
         self.client = client
         self.manifests: dict[str, Manifest] = {}
         self.trouble = "it was not asked yet"
+        self.was_heard = False
 
     async def ask(self, timeout: float) -> None:
         before = self.trouble
@@ -44,7 +45,7 @@ class _Server:
         except MeshError as error:
             self.trouble = error.text or type(error).__name__
         else:
-            self.trouble = ""
+            self.trouble, self.was_heard = "", True
             self.manifests = {manifest.id: manifest for manifest in described.agents}
         if bool(before) != bool(self.trouble):
             _LOG.info("agents at %s: %s", self.address, self.trouble or ", ".join(self.manifests))
@@ -89,6 +90,11 @@ class Catalog:
             for agent_id, manifest in server.manifests.items():
                 known.setdefault(agent_id, manifest)
         return dict(sorted({**known, **BUILTIN}.items()))
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every server has said at some time what it runs."""
+        return all(server.was_heard for server in self._servers)
 
     def unreachable(self) -> list[str]:
         """Return a sentence for each server that cannot be asked now."""

@@ -63,8 +63,9 @@ class Executions:
     async def validate(self, source: flow_pb2.FlowSource) -> Draft:
         """Read and check a flow; its mistakes are in the draft."""
         draft = await self._checked(source)
-        if any(issue.code == flow_pb2.FLOW_ISSUE_CODE_UNKNOWN_AGENT for issue in draft.issues):
-            # An agent server may have come up since it was asked last.
+        is_unknown = any(issue.code == flow_pb2.FLOW_ISSUE_CODE_UNKNOWN_AGENT for issue in draft.issues)
+        if is_unknown or not self._catalog.is_whole:
+            # An agent server may have come up since it was asked last; it may have what the flow names, or a converter.
             await self._catalog.refresh()
             draft = await self._checked(source)
         return draft
