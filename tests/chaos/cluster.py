@@ -16,7 +16,7 @@ import psutil
 
 from mediamesh.stack.envoy import Door, envoy
 from mediamesh.stack.ports import free_ports
-from mediamesh.stack.probes import grpc_serving, http_status
+from mediamesh.stack.probes import grpc_serving, http_request, http_status
 from mediamesh.stack.process import Process, running
 from mediamesh.stack.programs import Program, valkey
 from mediamesh.stack.settings import UpSettings
@@ -115,6 +115,12 @@ class Cluster:
     def parts(self) -> list[Part]:
         """All parts, in the order in which they start."""
         return [self.valkey, *self.replicas, *self.edges, self.envoy]
+
+    async def is_whole(self) -> bool:
+        """Tell whether the door takes every streams server for well."""
+        admin = f"http://127.0.0.1:{self.ports['admin']}"
+        _, text = await http_request("GET", f"{admin}/stats?filter=^cluster.streams.membership_healthy$")
+        return f"membership_healthy: {len(self.replicas)}" in text
 
 
 @asynccontextmanager

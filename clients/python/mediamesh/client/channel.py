@@ -13,7 +13,7 @@ from google.rpc import status_pb2
 from opentelemetry import propagate
 from opentelemetry.propagators.textmap import Setter
 
-from mediamesh.wire.errors import MeshError, StreamInterrupted
+from mediamesh.wire.errors import MeshError, StreamInterrupted, Unavailable
 
 if TYPE_CHECKING:
     Details = grpc.aio.ClientCallDetails
@@ -33,6 +33,9 @@ MAX_MESSAGE_BYTES = 21 * 1024 * 1024
 # A request to an inference server carries a batch of tensors.
 MAX_TENSORS_BYTES = 64 * 1024 * 1024
 CORE_FAILURE = "Internal error from Core"
+# All that gRPC says when a call comes to a server that stops: no handler has seen it, and nobody has cancelled anything.
+# See https://github.com/grpc/grpc/issues/41785.
+_NOT_TAKEN = "CANCELLED"
 _STATUS_KEY = "grpc-status-details-bin"
 # A channel does not tell with which options it was made.
 _LIMITS: WeakKeyDictionary[grpc.aio.Channel, int] = WeakKeyDictionary()
@@ -96,6 +99,8 @@ def error_of(failure: grpc.aio.AioRpcError) -> MeshError:
     if code is grpc.StatusCode.INTERNAL and "RST_STREAM" in text:
         # How a proxy reports a server that died in mid-stream.
         return StreamInterrupted(f"The connection broke off: {text}")
+    if code is grpc.StatusCode.CANCELLED and text == _NOT_TAKEN:
+        return Unavailable("The server stops, and did not take the call.")
     return MeshError.from_status(status_pb2.Status(code=code.value[0], message=text))
 
 
