@@ -26,6 +26,7 @@ from mediamesh.wire.errors import (
     StreamingNotSupported,
     StreamTimeout,
 )
+from tests.agent.conftest import given_up
 
 SYNC, STREAMING = ResponseMode.RESPONSE_MODE_SYNC, ResponseMode.RESPONSE_MODE_STREAMING
 
@@ -65,16 +66,6 @@ async def writes(run):
             await answer.delta("summary.text", word)
         await answer.delta("title", "Streams")
         answer.usage.CopyFrom(Usage(input_tokens=3, output_tokens=4, total_tokens=7))
-
-
-async def given_up(work) -> None:
-    """Begin work and give it up while it waits for room."""
-    task = asyncio.ensure_future(work)
-    for _ in range(5):
-        await asyncio.sleep(0)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
 
 
 @pytest.mark.parametrize("snapshots", [False, True])

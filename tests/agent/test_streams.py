@@ -12,6 +12,7 @@ from mediamesh.agent.testing import gather
 from mediamesh.api.agent.v1.agent_service_pb2 import OpenRun, PinChunk, PinEnd, RunRequest, RunResponse
 from mediamesh.api.stream.v1.chunk_pb2 import Chunk, Progress, TextContent
 from mediamesh.wire.errors import AgentFailed, Cancelled, DeadlineExceeded, Overloaded
+from tests.agent.conftest import given_up
 
 WORDS = "[{name: words, type: stream}]"
 OPEN = OpenRun(agent_id="test.agent")
@@ -52,16 +53,6 @@ async def full_pipe() -> tuple[Pipe[RunResponse], Outputs]:
     )
     await pipe.put(RunResponse())
     return pipe, Outputs(manifest, pipe)
-
-
-async def given_up(work) -> None:
-    """Begin work and give it up while it waits for room."""
-    task = asyncio.ensure_future(work)
-    for _ in range(5):
-        await asyncio.sleep(0)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
 
 
 @asynccontextmanager

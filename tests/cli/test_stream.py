@@ -123,37 +123,39 @@ def piece(data: bytes, index: int):
     )
 
 
-async def test_a_tail_follows_a_live_stream_and_prints_each_line_as_it_comes(door, streams) -> None:
+async def publisher(door):
+    """Start a producer of what it reads; return it, its input, and the stream that it opened."""
     producer = await started(door, "publish")
     assert producer.stdin is not None
     assert producer.stdout is not None
+    return producer, producer.stdin, (await producer.stdout.readline()).decode().strip()
+
+
+async def test_a_tail_follows_a_live_stream_and_prints_each_line_as_it_comes(door, streams) -> None:
     async with asyncio.timeout(120):
-        stream_id = (await producer.stdout.readline()).decode().strip()
+        producer, stdin, stream_id = await publisher(door)
         tail = await started(door, "tail", stream_id)
         assert tail.stdout is not None
         for word in (b"a\n", b"b\n"):
-            producer.stdin.write(word)
-            await producer.stdin.drain()
+            stdin.write(word)
+            await stdin.drain()
             assert await tail.stdout.readline() == word
-        producer.stdin.close()
+        stdin.close()
         assert await producer.wait() == 0
         assert await tail.wait() == 0
         await asyncio.gather(producer.communicate(), tail.communicate())
 
 
 async def test_ctrl_c_ends_a_producer_whose_input_stays_open(door, streams) -> None:
-    producer = await started(door, "publish")
-    assert producer.stdin is not None
-    assert producer.stdout is not None
     async with asyncio.timeout(120):
-        stream_id = (await producer.stdout.readline()).decode().strip()
-        producer.stdin.write(b"a\n")
+        producer, stdin, stream_id = await publisher(door)
+        stdin.write(b"a\n")
         await read(streams, stream_id, most=2)  # from here on it waits for the next line
         producer.send_signal(signal.SIGINT)
         assert await producer.wait() == 130
         assert producer.stderr is not None
         assert (await producer.stderr.read()).endswith(b"Cancelled.\n")
-        producer.stdin.close()
+        stdin.close()
 
 
 async def test_json_prints_event_objects_from_any_position(stream, streams) -> None:

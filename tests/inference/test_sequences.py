@@ -199,11 +199,15 @@ async def test_requests_of_one_sequence_keep_their_order_and_different_ones_shar
                 for key in (1, 2, 3, 4):
                     first, last = number == 1 and key > 1, number == 3
                     yield request("m", 10**number * key, key, start=first, end=last)
-            gate.open()
+            yield request("nobody", 1, 1, start=True)
 
         totals: dict[str, list[float]] = {}
-        async for answer in stub.ModelStreamInfer(sent()):
-            assert not answer.error_message
+        async for answer in stub.ModelStreamInfer(sent(), metadata=(("mediamesh-answer-order", "model"),)):
+            # The server reads in order: once the model that is not there is refused, all that was sent before waits.
+            if answer.error_message:
+                assert "nobody" in answer.error_message
+                gate.open()
+                continue
             response = answer.infer_response
             totals.setdefault(response.id.partition(":")[0], []).append(float(tensor(response, "y")[0, 0]))
     assert totals == {"1": [1, 11, 111, 1111], **{str(k): [10 * k, 110 * k, 1110 * k] for k in (2, 3, 4)}}

@@ -35,6 +35,14 @@ def agents():
     return Agents()
 
 
+@pytest.fixture
+def release(agents):
+    """Hold up what is slow until it is set."""
+    agents.release.clear()
+    yield agents.release
+    agents.release.clear()
+
+
 @pytest.fixture(scope="session")
 async def agents_address(agents):
     async with serving_agents(agents) as address:

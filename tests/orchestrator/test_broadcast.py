@@ -47,13 +47,6 @@ async def publishing(settings, streams):
         yield mesh, streams[1]
 
 
-@pytest.fixture
-def release(agents):
-    agents.release.clear()
-    yield agents.release
-    agents.release.clear()
-
-
 async def events_of(mesh, source):
     return [event async for event in mesh.flows.run(source)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -27,13 +28,6 @@ def own(settings):
     return settings(valkey_url="memory", lease_seconds=LEASE, grace_seconds=0)
 
 
-@pytest.fixture
-def release(agents):
-    agents.release.clear()
-    yield agents.release
-    agents.release.clear()
-
-
 async def end_of(mesh, run):
     async with asyncio.timeout(5):
         return [event async for event in mesh.flows.watch(run)][-1].execution_finished.state
@@ -52,44 +46,43 @@ class Freezes(FakeStore):
         return await self._store.renew(fences)
 
 
+@asynccontextmanager
+async def lost(own, agents):
+    """Yield an orchestrator that froze and lost a run, who has it now, the call at the first, the run, the frost."""
+    memory = Memory()
+    store = Freezes(memory)
+    async with orchestrating_over(store, own) as one:
+        call = one.stub.RunFlow(RunFlowRequest(source=SLOW))
+        run = (await call.read()).event.execution_id
+        await agents.until(lambda: agents.tries.get((run, "wait")) == [1])
+        store.frozen.set()
+        async with orchestrating_over(FakeStore(memory, lease_seconds=60), own) as two:
+            await agents.until(lambda: agents.tries[run, "wait"] == [1, 2])
+            yield one, two, call, run, store.frozen
+
+
 @pytest.mark.parametrize("how", ["cancels", "leaves"])
 async def test_an_orchestrator_that_does_not_know_yet_that_it_lost_a_run_tells_who_has_it(
     own, agents, release, how
 ) -> None:
-    memory = Memory()
-    frozen = Freezes(memory)
-    async with orchestrating_over(frozen, own) as one:
-        call = one.stub.RunFlow(RunFlowRequest(source=SLOW))
-        run = (await call.read()).event.execution_id
-        await agents.until(lambda: agents.tries.get((run, "wait")) == [1])
-        frozen.frozen.set()
-        async with orchestrating_over(FakeStore(memory, lease_seconds=60), own) as two:
-            await agents.until(lambda: agents.tries[run, "wait"] == [1, 2])
-            if how == "cancels":
-                await one.flows.cancel(run)
-            else:
-                call.cancel()
-            assert await end_of(two, run) == CANCELLED
-            await agents.until(lambda: not agents.running[run])
+    async with lost(own, agents) as (one, two, call, run, _):
+        if how == "cancels":
+            await one.flows.cancel(run)
+        else:
+            call.cancel()
+        assert await end_of(two, run) == CANCELLED
+        await agents.until(lambda: not agents.running[run])
 
 
 async def test_a_caller_who_reads_on_where_the_run_was_lost_ends_it_by_leaving(own, agents, release) -> None:
-    memory = Memory()
-    frozen = Freezes(memory)
-    async with orchestrating_over(frozen, own) as one:
-        call = one.stub.RunFlow(RunFlowRequest(source=SLOW))
-        run = (await call.read()).event.execution_id
-        await agents.until(lambda: agents.tries.get((run, "wait")) == [1])
-        frozen.frozen.set()
-        async with orchestrating_over(FakeStore(memory, lease_seconds=60), own) as two:
-            await agents.until(lambda: agents.tries[run, "wait"] == [1, 2])
-            frozen.frozen.clear()
-            # What it ran itself it gives up as soon as it sees that it lost it.
-            await agents.until(lambda: agents.running[run] == 1)
-            while not (await call.read()).event.HasField("execution_taken_over"):
-                pass
-            call.cancel()
-            assert await end_of(two, run) == CANCELLED
+    async with lost(own, agents) as (_, two, call, run, frozen):
+        frozen.clear()
+        # What it ran itself it gives up as soon as it sees that it lost it.
+        await agents.until(lambda: agents.running[run] == 1)
+        while not (await call.read()).event.HasField("execution_taken_over"):
+            pass
+        call.cancel()
+        assert await end_of(two, run) == CANCELLED
 
 
 class Interrupts(FakeStore):

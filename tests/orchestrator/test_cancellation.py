@@ -31,13 +31,6 @@ MIXED = flow(
 )
 
 
-@pytest.fixture
-def release(agents):
-    agents.release.clear()
-    yield agents.release
-    agents.release.clear()
-
-
 def node(state, *, began=None, ended=0):
     made = NodeExecution(node_id="a", state=state)
     if began is not None:

@@ -43,13 +43,6 @@ def failure(events, node_id):
     return MeshError.from_status(failed.error)
 
 
-@pytest.fixture
-def release(agents):
-    agents.release.clear()
-    yield agents.release
-    agents.release.clear()
-
-
 async def test_a_flow_runs_and_its_events_have_no_gaps(mesh) -> None:
     source = flow(
         TEXT, "again test.echo, params: {suffix: '!'}", "show ui.stream-console",

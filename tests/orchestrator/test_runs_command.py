@@ -25,13 +25,6 @@ CHAIN = flow(
 )
 
 
-@pytest.fixture
-def release(agents):
-    agents.release.clear()
-    yield agents.release
-    agents.release.clear()
-
-
 async def command(mesh, *arguments):
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "mediamesh.cli.main", "runs", *arguments, "--server", mesh.address),

@@ -26,13 +26,6 @@ CANCELLED = execution_pb2.EXECUTION_STATE_CANCELLED
 LEASE = 1.5
 
 
-@pytest.fixture
-def release(agents):
-    agents.release.clear()
-    yield agents.release
-    agents.release.clear()
-
-
 @pytest.fixture(scope="session")
 def own(settings, valkey_url):
     """Return a function that makes settings for a log of our own: no other test takes runs over there."""

@@ -25,13 +25,6 @@ SLOW = flow("wait test.slow", "show ui.stream-console", edges="wait.text>show.in
 MANY = flow("make test.producer, params: {count: 700}", "show ui.stream-console", edges="make.stream>show.input")
 
 
-@pytest.fixture
-def release(agents):
-    agents.release.clear()
-    yield agents.release
-    agents.release.clear()
-
-
 @pytest.fixture(scope="session")
 async def twin(settings):
     """Return a second orchestrator over the same Valkey."""

@@ -83,13 +83,13 @@ class Takeover:
             await asyncio.sleep(period * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load, guards nothing
             try:
                 for execution_id in await self._store.lapsed(_AT_ONCE):
-                    await self._settle(execution_id)
+                    await self._try_to_settle(execution_id)
             except Unavailable as error:
                 _LOG.warning("%s", error)
                 # When the store is back, those who hold runs are to show first that they live.
                 await asyncio.sleep(self._settings.lease_seconds)
 
-    async def _settle(self, execution_id: str) -> None:
+    async def _try_to_settle(self, execution_id: str) -> None:
         try:
             await self.settle(execution_id)
         except Unavailable:

@@ -157,7 +157,7 @@ class Hub:
         A Valkey that was killed may come back without its last events. Others take their sequences, which readers of
         this tail would never get; so they are sent to subscribe anew, where the store says what becomes of them.
         """
-        if newest >= known or tail.forsaken:
+        if newest >= known or tail.invalidated:
             return
         stream_id = tail.stream_id
         _LOG.warning("The store has lost the events %d to %d of the stream %s.", newest + 1, known, stream_id)
@@ -165,7 +165,7 @@ class Hub:
             del self.tails[stream_id]
         if (claim := self._claimed.get(stream_id)) and claim[1] > newest:
             del self._claimed[stream_id]
-        tail.forsake()
+        tail.invalidate()
 
     async def look(self, tail: Tail, seconds: float) -> None:
         """Ask the store how a stream stands, unless that is known from less than so many seconds ago.

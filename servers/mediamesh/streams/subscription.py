@@ -137,7 +137,7 @@ class Subscription:
         tail = self._tail
         has_turn = not tail.is_crowded()
         while True:
-            if tail.forsaken:
+            if tail.invalidated:
                 raise _lost(self.stream.stream_id)
             if tail.ended and self.position >= tail.newest:
                 raise StopAsyncIteration
@@ -261,7 +261,7 @@ class Subscription:
     async def _when_silent(self) -> Delivery | None:
         await self._hub.look(self._tail, self._interval)
         tail = self._tail
-        if tail.forsaken or self.position < tail.floor:
+        if tail.invalidated or self.position < tail.floor:
             return None
         if self.position < tail.newest:
             # What was dropped at the end shows by nothing that came after it.

@@ -74,7 +74,7 @@ class Tail:
         stream_id: The stream.
         newest: Sequence of the newest event, dropped ones counted.
         ended: Whether the newest is the last.
-        forsaken: Whether the store has lost some of the events, and who reads is to subscribe anew.
+        invalidated: Whether the store has lost some of the events, and who reads is to subscribe anew.
         fed: When this replica last appended to the stream, by the clock of the loop.
         checked: When the store was last asked how the stream stands, likewise.
         users: How many hold the tail.
@@ -85,7 +85,7 @@ class Tail:
         self.newest = stored.stream.last_sequence
         self.floor = self.newest
         self.ended = stored.stream.HasField("end")
-        self.forsaken = False
+        self.invalidated = False
         self.fed = float("-inf")
         self.checked = loop.time()
         self.users = 0
@@ -194,9 +194,9 @@ class Tail:
             waiter.served = math.inf
             waiter.wake()
 
-    def forsake(self) -> None:
+    def invalidate(self) -> None:
         """Let all who read find out that they are to subscribe anew."""
-        self.forsaken = True
+        self.invalidated = True
         self.wake()
 
     def close(self) -> None:

@@ -68,8 +68,10 @@ def to_value(pin: Pin, given: object) -> Value:
 
 
 def _text(given: str) -> str:
-    if not given.isascii() and given.encode(errors="replace").decode() != given:
-        raise TypeError("takes string, got half a character, which UTF-8 cannot carry")
+    try:
+        given.encode()
+    except UnicodeEncodeError:
+        raise TypeError("takes string, got half a character, which UTF-8 cannot carry") from None
     return given
 
 

@@ -33,8 +33,8 @@ MAX_MESSAGE_BYTES = 21 * 1024 * 1024
 # A request to an inference server carries a batch of tensors.
 MAX_TENSORS_BYTES = 64 * 1024 * 1024
 CORE_FAILURE = "Internal error from Core"
-# All that gRPC says when a call comes to a server that stops: no handler has seen it, and nobody has cancelled anything.
-# See https://github.com/grpc/grpc/issues/41785.
+# All that gRPC says of a call that came to a server that stops: no handler has seen it, nobody has cancelled it. See
+# https://github.com/grpc/grpc/issues/41785.
 _NOT_TAKEN = "CANCELLED"
 _STATUS_KEY = "grpc-status-details-bin"
 # A channel does not tell with which options it was made.

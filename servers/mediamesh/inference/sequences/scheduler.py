@@ -157,7 +157,7 @@ class SequenceScheduler:
             if mark.start:
                 self.slots.end(sequence, "failed", "its first request failed")
             elif mark.end:
-                self.slots.take_back(sequence)
+                self.slots.reopen(sequence)
             raise
         by_name = dict(zip(outputs, arrays, strict=True))
         # A request's rows of a batch would keep the whole batch in memory.

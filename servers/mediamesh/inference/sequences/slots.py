@@ -123,7 +123,7 @@ class Slots:
             sequence.closing = True
             del self._live[sequence.key]
 
-    def take_back(self, sequence: Sequence) -> None:
+    def reopen(self, sequence: Sequence) -> None:
         """Let a sequence go on whose last request has failed, unless another of its name has begun since."""
         if sequence.key not in self._live and not sequence.ended:
             sequence.closing = False

@@ -23,11 +23,7 @@ import numpy as np
 
 from mediamesh.api.inference.v2 import inference_service_pb2 as pb
 from mediamesh.client.inference.answers import is_answer
-from mediamesh.wire.errors import (
-    AlreadyExists,
-    InvalidRequest,
-    MeshError,
-)
+from mediamesh.wire.errors import AlreadyExists, InvalidRequest, MeshError
 from mediamesh.wire.tensors import datatype_of
 
 if TYPE_CHECKING:
