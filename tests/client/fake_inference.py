@@ -56,8 +56,9 @@ class FakeServer:
         cancelled: Set when a caller leaves a stream.
         calls: Other calls, as method and request.
         has_models: What ModelReady says.
-        is_gone: ModelReady is refused as by a server that went away.
+        is_gone: ModelReady and ServerMetadata are refused as by a server that went away.
         is_serving: What ServerReady says.
+        extensions: What ServerMetadata says that it knows.
     """
 
     def __init__(self, behave: Behaviour = echo) -> None:
@@ -68,6 +69,7 @@ class FakeServer:
         self.calls: list[tuple[str, dict[str, object]]] = []
         self.has_models = self.is_serving = True
         self.is_gone = False
+        self.extensions: list[str] = []
         self.address = ""
 
     async def ModelStreamInfer(self, request_iterator, context) -> None:
@@ -118,7 +120,9 @@ class FakeServer:
         return response
 
     async def ServerMetadata(self, request, context) -> pb.ServerMetadataResponse:
-        return pb.ServerMetadataResponse(name="fake", version="1")
+        if self.is_gone:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "Connection refused")
+        return pb.ServerMetadataResponse(name="fake", version="1", extensions=self.extensions)
 
     async def ModelConfig(self, request, context) -> pb.ModelConfigResponse:
         response = pb.ModelConfigResponse()

@@ -10,8 +10,10 @@ import pytest
 
 from mediamesh.client import connect
 from mediamesh.client.inference import InferenceClient, ScoredClass
+from mediamesh.client.inference.requests import CANCEL
 from mediamesh.wire.errors import DeadlineExceeded, FailedPrecondition, InvalidRequest, MeshError, NotFound, Unavailable
 from tests.client.fake_inference import Break, answer, echo, fake_server, refusal
+from tests.conformance.making import until
 
 
 def row(*values: float) -> dict[str, np.ndarray]:
@@ -146,6 +148,7 @@ async def test_a_stream_goes_to_another_server_only_before_its_first_answer() ->
         raise Break
 
     async def falls_over(request):
+        one.is_serving = False  # or a probe finds it well a moment later, and it is asked again
         raise Break
         yield
 
@@ -303,3 +306,53 @@ async def test_requests_may_be_as_large_as_our_servers_take_them(server) -> None
     async with InferenceClient(server.address) as client:
         with pytest.raises(InvalidRequest, match=f"more than the {64 << 20} "):
             await client.infer("m", {"x": np.empty(64 << 18, np.float32)})
+
+
+async def test_who_asked_as_the_client_is_left_learns_of_it(server) -> None:
+    async with InferenceClient(server.address) as client:
+        asked = asyncio.create_task(client.infer("m", row(1)))
+        await asyncio.sleep(0)  # it has asked, and its stream is not open yet
+    async with asyncio.timeout(20):
+        with pytest.raises(Unavailable):
+            await asked
+
+
+async def test_who_asks_a_client_that_is_being_left_does_not_keep_it(server) -> None:
+    async def tries_again(client) -> None:
+        with pytest.raises(Unavailable):
+            await client.infer("held", row(1))
+        with pytest.raises(Unavailable):
+            await client.infer("other", row(1))
+
+    async def held(request):
+        await asyncio.Event().wait()
+        yield
+
+    server.behave = held
+    async with asyncio.timeout(20):
+        async with InferenceClient(server.address) as client:
+            trying = asyncio.create_task(tries_again(client))
+            await until(lambda: server.asked)
+        await trying
+
+
+async def test_a_server_that_did_not_say_whether_it_takes_requests_back_is_asked_again(server, client) -> None:
+    server.is_gone, server.extensions = True, [CANCEL]
+    await client.infer("m", row(1))
+    (own,) = client._pool.servers
+    await until(lambda: own._cancels is None)
+    server.is_gone = False
+    await client.infer("n", row(1))
+    await until(lambda: own._cancels)
+
+    async def held(request):
+        await asyncio.Event().wait()
+        yield
+
+    server.behave = held
+    asked = asyncio.create_task(client.infer("n", row(2)))
+    await until(lambda: len(server.asked) == 3)
+    asked.cancel()
+    await until(lambda: len(server.asked) == 4)
+    assert server.asked[3].id == server.asked[2].id
+    assert server.asked[3].parameters[CANCEL].bool_param

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +61,7 @@ class Server:
         self._cancels: bool | None = None
         self._streams: dict[str, Stream] = {}
         self._readers: set[asyncio.Task[None]] = set()
+        self._closed = False
         # Requests are serialised here, with one copy of the tensors; the channel passes bytes on.
         self._open: Any = channel.stream_stream(
             f"{_SERVICE}/ModelStreamInfer", response_deserializer=pb.ModelStreamInferResponse.FromString
@@ -72,7 +73,8 @@ class Server:
         self._health: Any = channel.unary_unary("/grpc.health.v1.Health/Check")
 
     def close(self) -> None:
-        """Leave all streams; whoever waits for an answer gets Unavailable."""
+        """Leave all streams; whoever waits for an answer, or asks from here on, gets Unavailable."""
+        self._closed = True
         for reader in self._readers:
             reader.cancel()
 
@@ -136,26 +138,42 @@ class Server:
         return await call(checked_size(request.SerializeToString(), self._limit), timeout=timeout)
 
     async def ask(self, request: InferRequest, seconds: float | None) -> pb.ModelInferResponse:
-        """Run a request over the stream of its model."""
+        """Run a request over the stream of its model.
+
+        Raises:
+            Unavailable: the client was left: nobody would leave a stream that is opened now.
+        """
+        if self._closed:
+            raise Unavailable("The inference client was left.")
         model = request.message.model_name
         stream = self._streams.get(model)
         if stream is None or stream.broken:
-            if self._cancels is None:
-                self._cancels = False
-                self._read(self._learn())
-            self._streams[model] = stream = Stream(lambda: self._cancels is True, self._limit)
-            self._read(stream.run(partial(self._open, metadata=_AS_READY)))
+            self._streams[model] = stream = self._new_stream()
         return await stream.ask(request, seconds)
 
-    def _read(self, work: Coroutine[Any, Any, None]) -> None:
+    def _new_stream(self) -> Stream:
+        if self._cancels is None:
+            self._cancels = False
+            self._read(self._learn())
+        stream = Stream(lambda: self._cancels is True, self._limit)
+        reader = self._read(stream.run(partial(self._open, metadata=_AS_READY)))
+        reader.add_done_callback(lambda _: stream.end())  # a task that is cancelled at once never runs
+        return stream
+
+    def _read(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         reader = self._tasks.create_task(work)
         self._readers.add(reader)
         reader.add_done_callback(self._readers.discard)
+        return reader
 
     async def _learn(self) -> None:
-        """Ask once whether it knows how a request is taken back."""
-        with suppress(MeshError):
-            told = await self.unary("ServerMetadata", pb.ServerMetadataRequest(), timeout=2)
+        """Ask whether it knows how a request is taken back; where it does not say, the next stream asks again."""
+        try:
+            # Without a deadline: nobody waits for it, and a server that is slow at first has streams for hours.
+            told = await self.unary("ServerMetadata", pb.ServerMetadataRequest())
+        except MeshError:
+            self._cancels = None
+        else:
             self._cancels = CANCEL in told.extensions
 
     async def call(self, request: InferRequest, seconds: float | None) -> pb.ModelInferResponse:

@@ -92,12 +92,18 @@ class Stream:
         except MeshError as error:
             self._ended = error
         finally:
-            self.broken = True
-            self._unwritten.put_nowait(None)  # grpc waits for the next request even after the end
-            for answer in self._waiting.values():
-                self._room.release()  # whoever waits for room learns of the end instead
-                if not answer.done():
-                    answer.set_exception(self._ended)
+            self.end()
+
+    def end(self) -> None:
+        """Fail whoever still waits; the end of :meth:`run`, and of a stream that was left before it began to run."""
+        if self.broken:
+            return
+        self.broken = True
+        self._unwritten.put_nowait(None)  # grpc waits for the next request even after the end
+        for answer in self._waiting.values():
+            self._room.release()  # whoever waits for room learns of the end instead
+            if not answer.done():
+                answer.set_exception(self._ended)
 
     def _settle(self, response: pb.ModelStreamInferResponse) -> None:
         answer = self._waiting.get(response.infer_response.id)
