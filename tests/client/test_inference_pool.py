@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from mediamesh.client.inference import InferenceClient
+from mediamesh.client.inference import server as client_server
 from mediamesh.wire.errors import (
     DeadlineExceeded,
     InvalidRequest,
@@ -114,6 +115,13 @@ async def test_a_server_that_failed_is_left_alone_until_it_answers_a_probe(pair)
                 await asyncio.sleep(0.01)
 
 
+@pytest.fixture
+def lacking_lasts(monkeypatch) -> None:
+    """That a server lacks a model is not forgotten while the test runs."""
+    monkeypatch.setattr(client_server, "_LACK_SECONDS", 3600)
+
+
+@pytest.mark.usefixtures("lacking_lasts")
 async def test_a_model_that_one_server_lacks_runs_on_the_other(pair) -> None:
     without, having = pair
     without.behave = refusing(NotFound("There is no model 'm'.", model="m"))
@@ -126,6 +134,7 @@ async def test_a_model_that_one_server_lacks_runs_on_the_other(pair) -> None:
             await client.infer("m", row(1))
 
 
+@pytest.mark.usefixtures("lacking_lasts")
 async def test_a_model_that_a_triton_lacks_runs_on_the_other(pair) -> None:
     without, having = pair
 
@@ -178,12 +187,15 @@ async def test_the_deadline_holds_for_all_tries_together(pair) -> None:
     for server in pair:
         server.behave = falls_over
     async with InferenceClient(*(server.address for server in pair), patience=60) as client:
-        begin = time.monotonic()
-        with pytest.raises(DeadlineExceeded, match=r"within 0\.3 s"):
-            await client.infer("m", row(1), timeout=0.3)
-        assert 0.25 < time.monotonic() - begin < 10
-        left = [request.parameters["timeout"].int64_param for server in pair for request in server.asked]
-        assert max(left) <= 300_000
+        for seconds in (0.3, 3, 30):  # the longer, the slower this machine is: it takes two tries to see a difference
+            begin = time.monotonic()
+            with pytest.raises(DeadlineExceeded, match=rf"within {seconds:g} s"):
+                await client.infer("m", row(1), timeout=seconds)
+            assert seconds - 0.05 < time.monotonic() - begin < seconds + 10
+            left = [request.parameters["timeout"].int64_param for server in pair for request in server.asked]
+            if len(left) > 1:
+                break
+        assert max(left) <= seconds * 1e6
         assert len(set(left)) > 1, "every try carries the time that is left"
 
 

@@ -23,7 +23,8 @@ ONES = np.ones((1, 2), np.float32)
 
 async def test_a_client_goes_on_after_its_server_was_restarted(tiny_repository) -> None:
     settings = Settings(model_repository=tiny_repository, grace_seconds=0.1)
-    async with AsyncExitStack() as clients:
+    # The other is loaded by then: a port that is free for long is somebody else's.
+    async with app(settings) as later, AsyncExitStack() as clients:
         async with app(settings) as part, serving(settings, part) as port:
             channel = await clients.enter_async_context(connect(f"127.0.0.1:{port}"))
             client = await clients.enter_async_context(InferenceClient(channel))
@@ -31,7 +32,7 @@ async def test_a_client_goes_on_after_its_server_was_restarted(tiny_repository) 
         with pytest.raises(Unavailable):
             await client.infer("double", {"x": ONES})
         again = settings.model_copy(update={"port": port})
-        async with app(again) as part, serving(again, part):
+        async with serving(again, later):
             async with asyncio.timeout(20):
                 while True:
                     try:
@@ -52,7 +53,7 @@ async def test_a_server_that_stops_answers_what_it_has_read(tiny_repository, gat
             asked = tasks.create_task(client.infer("double", {"x": ONES}))
             await gate.entered()
             tasks.create_task(_open(gate, part))
-        assert asked.result()["y"].tolist() == [[2, 2]]
+        assert (await asked)["y"].tolist() == [[2, 2]]
 
 
 async def _open(gate, part) -> None:
