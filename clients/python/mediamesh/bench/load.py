@@ -78,7 +78,8 @@ class _Window:
     """The measured time, after a warm-up."""
 
     def __init__(self, level: Level, warm_up: float, seconds: float, tell: Callable[[Seen], None]) -> None:
-        self.begin = time.perf_counter() + warm_up
+        self.start = time.perf_counter()
+        self.begin = self.start + warm_up
         self.end = self.begin + seconds
         self.seen = Seen(level, self.begin, seconds)
         self._cpu = 0.0
@@ -163,7 +164,7 @@ async def open_loop(
 
         def pace() -> None:
             # A thread sleeps to the microsecond; an event loop to the millisecond, which small models answer in.
-            times, when = random.Random(seed), time.perf_counter()  # noqa: S311 - times, no secret
+            times, when = random.Random(seed), window.start  # noqa: S311 - times, no secret
             while (when := when + times.expovariate(rate)) < window.end and not stopped.is_set():
                 if (pause := when - time.perf_counter()) > 0:
                     time.sleep(pause)
