@@ -51,6 +51,28 @@ async def test_health_follows_what_a_part_depends_on() -> None:
         watch.cancel()
 
 
+async def test_a_server_is_not_well_before_what_it_depends_on_has_answered() -> None:
+    asked, answered = asyncio.Event(), asyncio.Event()
+
+    async def check() -> None:
+        asked.set()
+        await answered.wait()
+
+    part = Part(services=["test.Service"], register=lambda server: None, check=check)
+    async with (
+        asyncio.timeout(10),
+        serving(ServerSettings(), part) as port,
+        grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        await asked.wait()
+        assert (await stub.Check(health_pb2.HealthCheckRequest())).status == NOT_SERVING
+        states = aiter(stub.Watch(health_pb2.HealthCheckRequest()))
+        assert (await anext(states)).status == NOT_SERVING
+        answered.set()
+        assert (await anext(states)).status == SERVING
+
+
 async def test_a_server_that_stops_says_so_before_it_drains() -> None:
     dependency = Dependency()
     part = Part(services=["test.Service"], register=lambda server: None, drain=dependency.drain)

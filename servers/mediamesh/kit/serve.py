@@ -71,6 +71,8 @@ async def serving(settings: ServerSettings, *parts: Part) -> AsyncGenerator[int]
     for part in parts:
         part.register(server)
     status = health.aio.HealthServicer()
+    # The servicer says SERVING of the whole server until it is told otherwise.
+    await status.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(status, server)
     if settings.reflection:
         names = {name for part in parts for name in part.services}
