@@ -43,6 +43,7 @@ class Repeater:
 
     Attributes:
         running: Requests that are being answered.
+        begun: Requests that were ever answered.
         made: Answers made, by whomever.
         cancelled: Requests that were left before their last answer.
         changed: Set whenever a counter changes; the watcher clears it.
@@ -50,7 +51,7 @@ class Repeater:
 
     def __init__(self, name: str, version: int) -> None:
         self.statistics = Statistics(name, str(version))
-        self.running = self.made = self.cancelled = 0
+        self.running = self.begun = self.made = self.cancelled = 0
         self.changed = asyncio.Event()
 
     async def run(self, call: Call) -> list[np.ndarray]:
@@ -59,6 +60,7 @@ class Repeater:
     async def stream(self, call: Call) -> AsyncGenerator[list[np.ndarray]]:
         times = int(call.inputs["times"][0])
         self.running += 1
+        self.begun += 1
         finished = False
         try:
             for index in range(abs(times)):

@@ -17,6 +17,7 @@ from mediamesh.inference.batching.queue import Queue
 from mediamesh.inference.scheduling import Call
 from mediamesh.inference.statistics import Statistics
 from mediamesh.wire.errors import DeadlineExceeded, MeshError, Overloaded, Unavailable
+from tests.conformance.making import until
 
 
 class StandIn:
@@ -54,6 +55,7 @@ async def batcher(*sessions: StandIn, policy: BatchPolicy | None = None, pace: P
         try:
             yield own
         finally:
+            own.close()  # before anything goes on: a worker that is let go takes whatever waits
             for session in sessions:
                 session.permits.release(100)
 
@@ -102,6 +104,7 @@ async def test_a_large_model_has_no_place_in_the_event_loop() -> None:
 async def test_a_request_that_is_alone_gets_all_cores_and_company_ends_that() -> None:
     narrow, wide = StandIn(permits=0), StandIn(permits=0)
     async with batcher(narrow, narrow, pace=Pace(seconds=1, wide=wide)) as own, asyncio.TaskGroup() as tasks:
+        await until(lambda: own._queue.is_quiet(3))  # both workers are there and idle
         tasks.create_task(own.run(call(1)))
         await wide.runs()
         tasks.create_task(own.run(call(2)))

@@ -16,7 +16,7 @@ from mediamesh.inference.repository import control
 from mediamesh.inference.repository.held import hold
 from mediamesh.inference.repository.repository import open_repository
 from mediamesh.inference.settings import Settings
-from mediamesh.wire.errors import FailedPrecondition, NotFound, Unavailable
+from mediamesh.wire.errors import FailedPrecondition, InvalidRequest, NotFound, Unavailable
 from tests.chaos.inference_load import address, inference_servers
 from tests.inference import models
 from tests.inference import sequence_models as sequences
@@ -50,6 +50,14 @@ async def until(condition) -> None:
     async with asyncio.timeout(30):
         while not await condition():  # noqa: ASYNC110 - what is waited for happens in the server, which sets no event
             await asyncio.sleep(0.005)
+
+
+async def read_by_then(client) -> None:
+    """Wait until the server has read what tasks that were just made ask on the stream of the model "scale"."""
+    await asyncio.sleep(0)
+    # It reads in order: once a request behind them is refused, they have their places.
+    with pytest.raises(InvalidRequest):
+        await client.infer("scale", {"x": ONES[:, :1]})
 
 
 async def factor(client, name: str = "scale", version: str = "") -> float:
@@ -86,6 +94,7 @@ async def test_what_runs_and_waits_on_the_old_one_is_finished_there(tmp_path, ga
             old = [tasks.create_task(factor(client))]
             await gate.entered()
             old += [tasks.create_task(factor(client)) for _ in range(4)]
+            await read_by_then(client)
             replace(tmp_path, "scale", models.times(3))
             load = tasks.create_task(client.models.load("scale"))
             await gate.entered()  # the new one warms up
@@ -103,7 +112,7 @@ async def test_what_runs_while_it_is_unloaded_is_finished(tmp_path, gate) -> Non
             running = tasks.create_task(factor(client))
             await gate.entered()
             waiting = tasks.create_task(factor(client))
-            await client.models.is_ready("scale")  # answered after both were read, or as good as
+            await read_by_then(client)
             await client.models.unload("scale")
             assert [entry.state for entry in await client.models.index()] == ["UNLOADING"]
             with pytest.raises(NotFound, match="is being unloaded"):
