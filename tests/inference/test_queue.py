@@ -24,7 +24,11 @@ ONE_WORKER = "max_batch_size: 8 dynamic_batching {} instance_group { count: 1 ki
 async def one_worker(tmp_path):
     """A server whose only model has one worker and room for four requests."""
     models.add_model(tmp_path, "double", models.double(), ONE_WORKER)
-    async with inference_server(tmp_path, queue_requests=4) as port, connect(f"127.0.0.1:{port}") as channel:
+    # Not measured: on a machine that is busy just then, batches seem not to pay.
+    async with (
+        inference_server(tmp_path, queue_requests=4, measure_seconds=0) as port,
+        connect(f"127.0.0.1:{port}") as channel,
+    ):
         yield channel
 
 
@@ -151,7 +155,11 @@ async def test_a_request_that_is_taken_back_on_a_shared_stream_leaves_the_queue_
     one_worker, client, gate
 ) -> None:
     await client.infer("double", {"x": ONES})
-    await client.models.server_metadata()
+
+    async def knows() -> bool:
+        return bool(client._pool.servers[0]._cancels)
+
+    await until(knows)  # that the server takes requests back
     gate.shut()
     async with asyncio.TaskGroup() as tasks:
         held = tasks.create_task(client.infer("double", {"x": ONES}))
@@ -174,17 +182,19 @@ async def test_a_request_that_is_taken_back_on_a_shared_stream_leaves_the_queue_
     assert set(gate.batches) == {1}
 
 
-async def test_a_request_whose_deadline_passes_in_the_queue_never_runs(one_worker, client, gate) -> None:
+async def test_a_request_whose_deadline_passes_in_the_queue_never_runs(one_worker, client, gate, puts) -> None:
     gate.shut()
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(client.infer("double", {"x": ONES}))
         await gate.entered()
         for infer in (client.infer, client.infer_alone):
-            with pytest.raises(DeadlineExceeded):
-                await infer("double", {"x": ONES}, timeout=0.05)
+            before = len(puts)
+            while len(puts) == before:  # on a slow machine it may pass on the way to the queue
+                with pytest.raises(DeadlineExceeded):
+                    await infer("double", {"x": ONES}, timeout=0.05)
 
         async def counted() -> bool:
-            return await failed(one_worker) == 2
+            return await failed(one_worker) >= len(puts) - 1
 
         await until(counted)
         gate.open()
