@@ -2,10 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import signal
 import subprocess
 import sys
-from contextlib import suppress
 
 import psutil
 import pytest
@@ -91,19 +89,20 @@ def test_flow_check_prints_every_mistake_with_its_line(mesh, tmp_path) -> None:
 
 
 async def test_killing_the_inference_server_fails_the_run_and_the_next_one_works(mesh, door, classify, cat) -> None:
-    first = server_process(mesh, "inference")
-    first.suspend()
+    supervisor, inference = psutil.Process(mesh.pid), server_process(mesh, "inference")
+    inference.suspend()
     ready = (mesh.data / "up.log").read_text().count("inference is ready")
-    seen, second = [], first
+    seen = []
     once = FlowSource(name="once.mlab", yaml=classify.yaml.replace("params:", "retries: 0\n      params:"))
-    async for event in door.flows.run(once, cat, timeout=60):
-        seen.append(event)
-        if event.node_id == "classify" and event.node_started.attempt == 1:
-            first.send_signal(signal.SIGKILL)
-            # The supervisor starts another one at once; held before it listens, it cannot save the agent's try.
-            second = await _successor(mesh, "inference", first.pid)
-            second.suspend()
-    second.resume()
+    try:
+        async for event in door.flows.run(once, cat, timeout=60):
+            seen.append(event)
+            if event.node_id == "classify" and event.node_started.attempt == 1:
+                # The supervisor would start another one at once, which could save the agent's try.
+                supervisor.suspend()
+                inference.kill()
+    finally:
+        supervisor.resume()
     assert kinds(seen)[-1] == "execution_finished"
     assert "classify" in seen[-1].execution_finished.error.message
     (failure,) = [event.node_failed for event in seen if event.HasField("node_failed")]
@@ -112,15 +111,6 @@ async def test_killing_the_inference_server_fails_the_run_and_the_next_one_works
     await _ready_again(mesh, "inference", ready)
     after = [event async for event in door.flows.run(classify, a_cat(), timeout=60)]
     assert not after[-1].execution_finished.HasField("error"), after[-1]
-
-
-async def _successor(mesh, name: str, old: int) -> psutil.Process:
-    async with asyncio.timeout(10):
-        while True:
-            with suppress(ValueError, psutil.NoSuchProcess):  # between the two there is none
-                if (found := server_process(mesh, name)).pid != old:
-                    return found
-            await asyncio.sleep(0.01)
 
 
 async def _ready_again(mesh, name: str, times: int) -> None:
@@ -157,17 +147,17 @@ async def test_two_hundred_runs_sixteen_at_a_time_all_succeed_in_flat_memory(mes
 
 async def test_a_client_that_leaves_cancels_its_run(mesh, door, classify, cat) -> None:
     execution_id = ""
-    async with Mesh(mesh.door) as leaving:
-        frozen = server_process(mesh, "inference")
-        frozen.suspend()
-        try:
+    frozen = server_process(mesh, "inference")
+    frozen.suspend()
+    try:
+        async with Mesh(mesh.door) as leaving:
             async for event in leaving.flows.run(classify, cat, timeout=60):
                 execution_id = event.execution_id
                 if event.node_id == "classify" and event.HasField("node_started"):
                     break
-        finally:
-            frozen.resume()
-    seen = [event async for event in door.flows.watch(execution_id)]
+        seen = [event async for event in door.flows.watch(execution_id)]
+    finally:
+        frozen.resume()
     assert kinds(seen)[-1] == "execution_finished"
     assert (await door.flows.get(execution_id)).state == 4
 
@@ -177,12 +167,15 @@ async def test_nothing_runs_on_after_its_deadline(mesh, door, classify, cat) -> 
     frozen.suspend()
     execution_id = ""
     try:
-        # Whether the last event or the status of the call says it first is a race; both say the same.
-        with pytest.raises(DeadlineExceeded):
-            async for event in door.flows.run(classify, cat, timeout=3.0):
-                execution_id = event.execution_id
-                if event.HasField("execution_finished"):
-                    raise MeshError.from_status(event.execution_finished.error)
+        for seconds in (3.0, 12.0, 48.0):  # a machine may be too slow to begin in the first
+            # Whether the last event or the status of the call says it first is a race; both say the same.
+            with pytest.raises(DeadlineExceeded):
+                async for event in door.flows.run(classify, cat, timeout=seconds):
+                    execution_id = event.execution_id
+                    if event.HasField("execution_finished"):
+                        raise MeshError.from_status(event.execution_finished.error)
+            if execution_id:
+                break
     finally:
         frozen.resume()
     seen = [event async for event in door.flows.watch(execution_id)]
