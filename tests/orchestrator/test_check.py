@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from mediamesh.api.agent.v1 import pin_pb2
@@ -8,8 +10,9 @@ from mediamesh.api.flow.v1 import flow_pb2
 from mediamesh.orchestrator.builtin import BUILTIN
 from mediamesh.orchestrator.check import check_flow
 from mediamesh.orchestrator.source import read_flow
-from mediamesh.wire.errors import InvalidFlow
-from tests.orchestrator.fake_agents import MANIFESTS
+from mediamesh.wire.errors import InvalidFlow, NotFound
+from tests.orchestrator.conftest import orchestrating, serving_agents
+from tests.orchestrator.fake_agents import MANIFESTS, Agents
 from tests.orchestrator.flow_texts import flow
 
 AGENTS = {**BUILTIN, **{manifest.id: manifest for manifest in MANIFESTS}}
@@ -184,3 +187,25 @@ async def test_all_mistakes_come_back_from_the_server_in_the_order_of_the_file(m
 async def test_agents_are_listed_with_those_of_the_client(mesh) -> None:
     ids = [manifest.id for manifest in await mesh.flows.agents()]
     assert ids == sorted(AGENTS)
+
+
+class Late(Agents):
+    """Says what it runs once it is let."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.let = asyncio.Event()
+
+    async def Describe(self, request, context):
+        await self.let.wait()
+        return await super().Describe(request, context)
+
+
+async def test_who_lists_agents_as_the_server_begins_waits_for_what_they_say(settings) -> None:
+    late = Late()
+    async with serving_agents(late) as address, orchestrating(settings(agent_addresses=[address])) as mesh:
+        listing = asyncio.ensure_future(mesh.flows.agents())
+        with pytest.raises(NotFound):
+            await mesh.flows.get("nobody")  # what was asked before is under way
+        late.let.set()
+        assert [manifest.id for manifest in await listing] == sorted(AGENTS)

@@ -105,6 +105,9 @@ class FlowServicer(flow_service_pb2_grpc.FlowServiceServicer):
 
     async def ListAgents(self, request: pb.ListAgentsRequest, context: Context) -> pb.ListAgentsResponse:
         """List the agents that flows can use."""
+        if not self._catalog.is_whole:
+            # This server may have just begun, and have asked nobody yet.
+            await self._catalog.refresh()
         return pb.ListAgentsResponse(agents=self._catalog.agents().values())
 
 
