@@ -7,6 +7,7 @@ import signal
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 
 import pytest
+from redis import asyncio as redis
 
 from mediamesh.api.flow.v1 import execution_pb2
 from mediamesh.api.stream.v1 import stream_pb2
@@ -22,8 +23,7 @@ pytestmark = pytest.mark.stack
 
 SUCCEEDED, FAILED = execution_pb2.EXECUTION_STATE_SUCCEEDED, execution_pb2.EXECUTION_STATE_FAILED
 CANCELLED = execution_pb2.EXECUTION_STATE_CANCELLED
-# A process that a loaded machine holds up for as long loses its run before it is killed.
-LEASE = 1.5
+RUNS = execution_pb2.NODE_STATE_RUNNING
 
 
 @pytest.fixture(scope="session")
@@ -31,9 +31,17 @@ def own(settings, valkey_url):
     """Return a function that makes settings for a log of our own: no other test takes runs over there."""
 
     def make(**changes):
-        return settings(**{"valkey_url": valkey_url.removesuffix("/0") + "/7", "lease_seconds": LEASE, **changes})
+        # So long nothing holds up a process: a run is lost when the test has its lease lapse, and not before.
+        return settings(**{"valkey_url": valkey_url.removesuffix("/0") + "/7", "lease_seconds": 60, **changes})
 
     return make
+
+
+async def lapse(settings, run):
+    """Have the lease of a run lapse, as it does when its orchestrator has shown no life for so long."""
+    async with redis.Redis.from_url(settings.valkey_url, protocol=2) as valkey:
+        assert await valkey.delete(f"mm:run:{{{run}}}:lease")
+        await valkey.zadd("mm:runs:open", {run: 0}, xx=True)
 
 
 async def all_of(events):
@@ -56,21 +64,35 @@ async def until(mesh, run, condition):
                 return
 
 
-def ended(*names):
-    """Return the condition that these nodes have succeeded."""
-    succeeded = execution_pb2.NODE_STATE_SUCCEEDED
-    return lambda run: {node.node_id for node in run.nodes if node.state == succeeded} >= set(names)
+def stands(**states):
+    """Return the condition that these nodes are in these states."""
+
+    def holds(run):
+        nodes = [node for node in run.nodes if node.node_id in states]
+        return all(node.state == states[node.node_id] for node in nodes)
+
+    return holds
+
+
+# As far as HELD comes by itself.
+WAITS = stands(echo=execution_pb2.NODE_STATE_SUCCEEDED, make=execution_pb2.NODE_STATE_SUCCEEDED, hold=RUNS)
+
+
+async def comes(one, run, agents, condition, node):
+    """Wait until it is in the store that a run stands so, and until one of its agents works."""
+    await until(one, run, condition)
+    await agents.until(lambda: agents.tries.get((run, node)) == [1])
 
 
 @asynccontextmanager
-async def orphaned(one, settings, source, agents, *names, inputs=None):
-    """Start a run in a process that is killed when these nodes have succeeded; yield its id."""
+async def orphaned(one, settings, source, agents, condition=WAITS, node="hold"):
+    """Start a run in a process that is killed when the run stands so and the agent of a node works; yield its id."""
     async with orchestrator_process(settings) as (process, address), connect(address) as channel:
-        run = (await FlowClient(channel).start(source, inputs)).execution_id
-        await until(one, run, ended(*names))
-        await agents.until(lambda: agents.running[run] >= 1)
+        run = (await FlowClient(channel).start(source)).execution_id
+        await comes(one, run, agents, condition, node)
         process.send_signal(signal.SIGKILL)
         await process.wait()
+        await lapse(settings, run)
         yield run
 
 
@@ -82,7 +104,7 @@ def no_gap(events):
 
 async def test_a_run_goes_on_elsewhere_and_no_finished_node_runs_again(own, agents, release) -> None:
     async with orchestrating(own()) as one, orchestrating(own()) as two:
-        async with orphaned(one, own(), HELD, agents, "echo", "make") as run:
+        async with orphaned(one, own(), HELD, agents) as run:
             watches = [asyncio.ensure_future(all_of(replica.flows.watch(run))) for replica in (one, two)]
             async with asyncio.timeout(15):
                 await agents.until(lambda: agents.tries[run, "hold"] == [1, 2])
@@ -106,7 +128,9 @@ async def test_what_failed_stays_so(own, agents, release) -> None:
         edges="bad.text>after.text after.text>later.text hold.text>fine.text",
     )  # fmt: skip
     async with orchestrating(own()) as one:
-        async with orphaned(one, own(), source, agents) as run:
+        failed, skipped = execution_pb2.NODE_STATE_FAILED, execution_pb2.NODE_STATE_SKIPPED
+        condition = stands(bad=failed, after=skipped, later=skipped, hold=RUNS)
+        async with orphaned(one, own(), source, agents, condition) as run:
             await agents.until(lambda: agents.tries[run, "hold"] == [1, 2])
             release.set()
             events = no_gap(await all_of(one.flows.watch(run)))
@@ -122,7 +146,7 @@ async def test_streams_that_broke_off_end_with_an_error_and_new_ones_open(own, a
         port, client = await stack.enter_async_context(streaming())
         changed = own(streams_address=f"127.0.0.1:{port}")
         one = await stack.enter_async_context(orchestrating(changed))
-        async with orphaned(one, changed, source, agents) as run:
+        async with orphaned(one, changed, source, agents, lambda run: run.nodes[0].streams, "make") as run:
             await agents.until(lambda: agents.tries[run, "make"] == [1, 2])
             release.set()
             events = no_gap(await all_of(one.flows.watch(run)))
@@ -137,7 +161,7 @@ async def test_streams_that_broke_off_end_with_an_error_and_new_ones_open(own, a
 async def test_a_log_that_lost_what_is_needed_ends_the_run_once_with_the_reason(own, agents, release) -> None:
     changed = own(log_max_events=16)
     async with orchestrating(changed) as one, orchestrating(changed) as two:
-        async with orphaned(one, changed, HELD, agents, "echo", "make") as run:
+        async with orphaned(one, changed, HELD, agents) as run:
             async with asyncio.timeout(10):
                 first, second = await asyncio.gather(*(all_of(replica.flows.watch(run)) for replica in (one, two)))
         assert first[1:] == second[1:]
@@ -149,8 +173,8 @@ async def test_a_log_that_lost_what_is_needed_ends_the_run_once_with_the_reason(
 
 async def test_a_run_is_taken_over_so_often_and_no_more(own, agents, release) -> None:
     # The one take-over that may be is the one after the kill.
-    changed = own(max_takeovers=1, lease_seconds=3)
-    async with orchestrating(changed) as one, orphaned(one, changed, HELD, agents, "echo", "make") as run:
+    changed = own(max_takeovers=1)
+    async with orchestrating(changed) as one, orphaned(one, changed, HELD, agents) as run:
         await agents.until(lambda: agents.tries[run, "hold"] == [1, 2])
     # The second orchestrator went too, and left the run.
     async with orchestrating(own(max_takeovers=1)) as last:
@@ -162,9 +186,8 @@ async def test_a_run_is_taken_over_so_often_and_no_more(own, agents, release) ->
 
 
 async def test_a_run_that_nobody_holds_can_be_cancelled(own, agents, release) -> None:
-    async with orchestrating(own(lease_seconds=60)) as one:
-        async with orphaned(one, own(lease_seconds=0.5), HELD, agents, "echo", "make") as run:
-            await asyncio.sleep(0.6)  # the lease is the store's own clock
+    async with orchestrating(own()) as one:
+        async with orphaned(one, own(), HELD, agents) as run:
             cancelled = await one.flows.cancel(run)
         assert cancelled.state == CANCELLED
         no_gap(await all_of(one.flows.watch(run)))
@@ -176,9 +199,10 @@ async def test_a_caller_of_a_run_reads_on_and_leaving_it_still_cancels(own, agen
         async with connect(address) as channel, aclosing(FlowClient(channel).run(HELD)) as events:
             seen = [await anext(events)]
             run = seen[0].execution_id
-            await agents.until(lambda: agents.tries.get((run, "hold")) == [1])
+            await comes(one, run, agents, WAITS, "hold")
             process.send_signal(signal.SIGKILL)
             await process.wait()
+            await lapse(own(), run)
             # Its address has a second life, as it has behind a proxy.
             async with orchestrating(own(port=port)):
                 while not seen[-1].HasField("execution_taken_over"):
@@ -193,13 +217,15 @@ async def test_a_caller_of_a_run_reads_on_and_leaving_it_still_cancels(own, agen
 async def test_an_orchestrator_that_was_away_for_a_while_says_nothing_more(own, agents, release) -> None:
     async with (
         orchestrating(own()) as one,
-        orchestrator_process(own()) as (process, address),
+        # It finds out that it lost its run when it renews its lease, at every third of it.
+        orchestrator_process(own(lease_seconds=6)) as (process, address),
         connect(address) as channel,
     ):
         run = (await FlowClient(channel).start(HELD)).execution_id
-        await until(one, run, ended("echo", "make"))
+        await comes(one, run, agents, WAITS, "hold")
         process.send_signal(signal.SIGSTOP)
         try:
+            await lapse(own(), run)
             await agents.until(lambda: agents.tries[run, "hold"] == [1, 2])
         finally:
             process.send_signal(signal.SIGCONT)
