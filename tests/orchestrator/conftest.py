@@ -14,6 +14,7 @@ from mediamesh.client.channel import connect
 from mediamesh.client.flows import FlowClient
 from mediamesh.kit.serve import Part, serving
 from mediamesh.kit.settings import ServerSettings
+from mediamesh.orchestrator import executions
 from mediamesh.orchestrator.app import app
 from mediamesh.orchestrator.settings import Settings
 from tests.orchestrator.fake_agents import Agents
@@ -28,6 +29,14 @@ async def serving_agents(agents, port=0, **limits):
     )
     async with serving(ServerSettings(grace_seconds=0, port=port, **limits), part) as taken:
         yield f"127.0.0.1:{taken}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cancelled_is_ended():
+    """Have who cancels a run wait for its end, however long that takes where the machine stands still."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(executions, "_CANCEL_SECONDS", 60)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -61,12 +70,15 @@ async def media_address():
 
 @pytest.fixture(scope="session")
 def settings(valkey_url, media_address, agents_address):
+    """Return a function that makes settings, which are patient with agents where the whole process is held up."""
+
     def make(**changes):
         return Settings(
             **{
                 "valkey_url": valkey_url,
                 "media_address": media_address,
                 "agent_addresses": [agents_address],
+                "agents_timeout_seconds": 20,
                 "grace_seconds": 0.2,
                 "retry_pause_seconds": 0.05,
                 "retry_attempts": 2,

@@ -111,13 +111,14 @@ class Agents(agent_service_pb2_grpc.AgentServiceServicer):
             async for answer in getattr(self, opened.agent_id.removeprefix("test."))(opened, request_iterator):
                 self.sent[run] += 1
                 yield answer
-            yield pb.RunResponse(finished=pb.RunFinished())
         except asyncio.CancelledError:
             self.cancelled[run] += 1
             raise
         finally:
             self.running[run] -= 1
             await self._notify()
+        # Who hears this may begin another run at once: this one counts no more then.
+        yield pb.RunResponse(finished=pb.RunFinished())
 
     async def _notify(self):
         async with self.changed:

@@ -33,8 +33,8 @@ async def make_store(request, valkey_url):
             valkey_url.removesuffix("/0") + "/6"
         )  # in the usual place other tests' orchestrators take over what nobody holds
 
-        async def make(*, ttl_seconds=60.0, lease_seconds=60.0):
-            replica = secrets.token_hex(4)
+        async def make(*, ttl_seconds=60.0, lease_seconds=60.0, replica=""):
+            replica = replica or secrets.token_hex(4)
             options = {"replica": replica, "ttl_seconds": ttl_seconds, "lease_seconds": lease_seconds}
             if request.param == "memory":
                 return MemoryStore(memory, **options)
@@ -143,10 +143,13 @@ async def test_pages_are_newest_first_and_by_workspace(make_store) -> None:
     assert await store.page(workspace, ids[4], 3) == []
 
 
-async def test_a_wait_ends_with_events_of_others_letters_and_wakes(make_store) -> None:
+async def test_a_wait_ends_with_events_of_others_letters_and_wakes(make_store, monkeypatch) -> None:
+    # By itself a wait ends too late for this test.
+    monkeypatch.setattr("mediamesh.orchestrator.runlog.valkey._BLOCK_MS", 60_000)
+    monkeypatch.setattr("mediamesh.orchestrator.runlog.memory._BLOCK_SECONDS", 60.0)
     ours, other, run = await make_store(), await make_store(), execution()
     await ours.create(run)
-    async with asyncio.timeout(1.5):
+    async with asyncio.timeout(30):
         await other.wake()
         assert await other.poll({}) == ([], [])
         await ours.append(batch(run.execution_id, 1, 2))
@@ -256,11 +259,14 @@ async def test_a_run_whose_replica_is_gone_is_ended_once(make_store) -> None:
 
 
 async def test_what_nobody_asks_for_expires(make_store) -> None:
-    store, run = await make_store(ttl_seconds=0.02), execution()
-    await store.create(run)
+    # The same replica with two settings: a run that expires before it ends is none that ends.
+    keeps, store = await make_store(replica="keeps"), await make_store(ttl_seconds=0.02, replica="keeps")
+    run, never_began = execution(), execution()
+    await keeps.create(run)
     await store.append(batch(run.execution_id, 1, ended=True))
+    await store.create(never_began)
     await asyncio.sleep(0.05)  # expiry is the store's own clock
-    assert await store.load([run.execution_id]) == []
+    assert await store.load([run.execution_id, never_began.execution_id]) == []
     assert await sequences(store, run.execution_id) == []
 
 
