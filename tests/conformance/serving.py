@@ -22,7 +22,8 @@ __all__ = ["streams_door", "streams_server"]
 @asynccontextmanager
 async def streams_server(valkey_url: str) -> AsyncGenerator[str]:
     """Yield the address of a streams server over a real Valkey."""
-    settings = Settings(valkey_url=valkey_url, grace_seconds=0.2, resume_seconds=1)
+    # A place is kept for as long as a slow machine takes to come: without any, what is held is let go.
+    settings = Settings(valkey_url=valkey_url, grace_seconds=0.2, resume_seconds=60)
     async with AsyncExitStack() as stack:
         part = await stack.enter_async_context(app(settings))
         yield f"127.0.0.1:{await stack.enter_async_context(serving(settings, part))}"

@@ -9,6 +9,8 @@ import pytest
 
 from mediamesh.api.inference.v2 import inference_service_pb2 as pb
 from mediamesh.inference.batching.pace import Here
+from mediamesh.inference.batching.queue import Queue
+from mediamesh.inference.batching.tickets import Ticket
 from mediamesh.wire.errors import (
     DeadlineExceeded,
     InvalidRequest,
@@ -71,7 +73,8 @@ def arrays(response: pb.ModelInferResponse) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="session")
 async def server(tiny_repository):
-    async with inference_server(tiny_repository) as port:
+    # Of two workers a model, on whatever machine: a few requests are more than they can hold.
+    async with inference_server(tiny_repository, cpu_threads=2) as port:
         yield f"127.0.0.1:{port}"
 
 
@@ -100,6 +103,19 @@ def held(gate, monkeypatch):
     """Return a gate before every run, and see that none runs in the event loop, which a shut gate would hold."""
     monkeypatch.setattr(Here, "takes", lambda *_: False)
     return gate
+
+
+@pytest.fixture
+def queued(monkeypatch) -> list[Ticket]:
+    """Return the requests that were ever put into queues."""
+    tickets, put = list[Ticket](), Queue.put
+
+    def noted(self, ticket, *, retry_after):
+        put(self, ticket, retry_after=retry_after)
+        tickets.append(ticket)
+
+    monkeypatch.setattr(Queue, "put", noted)
+    return tickets
 
 
 @pytest.mark.parametrize("kind", SAMPLES)
@@ -220,36 +236,39 @@ async def test_bytes_that_are_no_request_are_refused_and_the_next_request_runs(t
     assert arrays(await transport.infer(request_of("double", x=ONES)))["y"].tolist() == [[2, 2]]
 
 
-async def test_the_time_of_a_request_counts_in_the_queue(transport, held) -> None:
+async def test_the_time_of_a_request_counts_in_the_queue(transport, held, queued) -> None:
     held.shut()
     async with asyncio.TaskGroup() as tasks:
         for _ in range(4):  # more than there are workers
             tasks.create_task(transport.infer(request_of("double", x=np.ones((8, 2), np.float32))))
-        await held.entered()
+        await until(lambda: len(queued) == 4)
         late = request_of("double", x=ONES)
         late.parameters["timeout"].int64_param = 50_000
         outcome = asyncio.create_task(transport.infer(late))
-        await asyncio.sleep(0.15)  # its time passes; where answers keep their order, its own comes later
+        # Its time passes; where answers keep their order, its own comes later.
+        await until(lambda: len(queued) == 5 and queued[4].answer.done())
         held.open()
         with pytest.raises(DeadlineExceeded):
             await outcome
 
 
-async def test_who_leaves_takes_its_requests_along(opening, held) -> None:
+async def test_who_leaves_takes_its_requests_along(opening, held, queued) -> None:
     held.shut()
     async with opening() as transport:
         asked = [
             asyncio.create_task(transport.infer(request_of("double", x=np.ones((8, 2), np.float32)))) for _ in range(10)
         ]
-        await held.entered()
+        await until(lambda: len(queued) == 10)
         for task in asked:
             task.cancel()
     async with opening() as transport:
         last = asyncio.create_task(transport.infer(request_of("double", x=ONES)))
-        await asyncio.sleep(0.2)  # the door tells the server a moment later that its caller left
+        await until(lambda: queued[-1].items == 1)
+        # The door tells the server a moment later that its caller left.
+        await until(lambda: not any(ticket.items == 8 and ticket.lane is not None for ticket in queued))
         held.open()
         await last
-    assert len(held.batches) < 10, "what waited did not run"
+    assert len(held.batches) <= 3, "what waited did not run"
 
 
 async def test_a_full_queue_says_when_to_come_again(request, tmp_path, held) -> None:
