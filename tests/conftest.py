@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from mediamesh.cli.demo import mesh_up
 from mediamesh.models.settings import Settings as ModelSettings
@@ -15,6 +16,10 @@ from mediamesh.stack.ports import free_ports
 from mediamesh.stack.process import running
 from mediamesh.stack.programs import SEAWEEDFS_PORTS, seaweedfs, valkey
 from mediamesh.stack.settings import UpSettings
+
+# A loaded machine is slow and not wrong: Hypothesis gives an example 200 ms, and a stall is no fault.
+settings.register_profile("any machine", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 @dataclass(frozen=True)
