@@ -29,8 +29,11 @@ START, DATA, END, ERROR = (
 
 @asynccontextmanager
 async def broker_over(memory=None, *, valkey_url="", replica="one", **changes):
-    """Run a broker over Valkey, or over a memory that others may share."""
-    settings = Settings(valkey_url=valkey_url, **{"ack_seconds": 0.01, "resume_seconds": 2, **changes})
+    """Run a broker over Valkey, or over a memory that others may share.
+
+    Places are kept for longer than any test takes: where a machine stalls, nobody is forgotten who is there.
+    """
+    settings = Settings(valkey_url=valkey_url, **{"ack_seconds": 0.01, "resume_seconds": 60, **changes})
     rules = {
         "replica": replica,
         "max_concurrent_streams": settings.max_concurrent_streams,

@@ -256,8 +256,13 @@ class TestOverflow:
 
     async def test_block_waits_for_the_first_reader_until_it_is_too_late(self, open_store):
         store = await open_store(resume_seconds=0.3)
-        stream_id = await produced(store, BLOCK, items=2)
-        assert (await put(store, stream_id, 1, 3)).outcome is Outcome.FULL
+
+        async def filled():
+            stream_id = await produced(store, BLOCK, items=2)
+            return stream_id, (await put(store, stream_id, 1, 3)).outcome
+
+        # Where the machine stalls it is too late already.
+        stream_id, _ = await until(lambda filled: filled[1] is Outcome.FULL, filled)
         await until(lambda appended: appended.outcome is Outcome.STORED, lambda: put(store, stream_id, 3, 3))
         assert await sequences(store, stream_id) == [2, 3]
 
@@ -400,13 +405,18 @@ class TestEnding:
         assert (await standing(replicas[0], stream_id)).stream.state == StreamState.STREAM_STATE_FAILED
 
     async def test_events_expire_before_the_stream_does(self, open_store):
-        store = await open_store(buffer_ttl_seconds=0.2, meta_ttl_seconds=1)
+        store = await open_store(buffer_ttl_seconds=0.05, meta_ttl_seconds=60)
         stream_id = await produced(store)
         await put(store, stream_id, 1, 3, end=StreamEnd(reason="stop"))
         stored = await until(lambda stored: not stored.readable, lambda: standing(store, stream_id))
         assert (stored.stream.first_sequence, stored.stream.last_sequence) == (0, 3)
         assert await store.read(stream_id, 0, items=9, size=NEVER) is None
         assert (await put(store, stream_id, 3, 3)).outcome is Outcome.STORED
+
+    async def test_a_stream_expires_some_time_after_its_end(self, open_store):
+        store = await open_store(buffer_ttl_seconds=0.05, meta_ttl_seconds=0.1)
+        stream_id = await produced(store)
+        await put(store, stream_id, 1, 3, end=StreamEnd(reason="stop"))
         await until(lambda found: not found, lambda: store.load([stream_id]))
         assert await store.page("w") == []
 

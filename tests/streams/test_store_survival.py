@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
@@ -124,14 +125,15 @@ async def test_without_valkey_all_say_so_at_once(box):
         assert {type(outcome) for outcome in done} == {Unavailable}
 
 
-async def test_who_polls_hears_again_when_valkey_is_back(box):
+async def test_who_polls_hears_again_when_valkey_is_back(box, long_polls):
     async with ValkeyStore.open(box.url, **_RULES) as store:
-        async with box() as first:
+        async with box() as first, redis.Redis.from_url(box.url) as client:
             stream_id = await produced(store)
+            await store.wake()  # so that this does not wait for events that nobody appends
             await store.poll({stream_id: 0})
             async with asyncio.TaskGroup() as group:
                 polling = group.create_task(_outcome(store.poll({stream_id: 0})))
-                await asyncio.sleep(0.05)
+                await until(lambda clients: clients["blocked_clients"] == 1, lambda: client.info("clients"))
                 await kill(first)
             assert isinstance(polling.result(), Unavailable)
         async with box():
@@ -159,17 +161,26 @@ async def test_a_restart_that_nobody_saw_is_not_felt(box):
 
 
 async def test_a_valkey_that_hangs_is_away_until_it_goes_on(box, monkeypatch):
-    monkeypatch.setattr("mediamesh.streams.log.lane._BATCH_SECONDS", 0.3)
     async with box() as process, ValkeyStore.open(box.url, **_RULES) as store:
         stream_id = await produced(store)
         os.kill(process.pid, signal.SIGSTOP)
         try:
-            with pytest.raises(Unavailable, match="too slow"):
+            with monkeypatch.context() as impatient, pytest.raises(Unavailable, match="too slow"):
+                impatient.setattr("mediamesh.streams.log.lane._BATCH_SECONDS", 0.3)
                 await put(store, stream_id, 1, 1)
         finally:
             os.kill(process.pid, signal.SIGCONT)
         assert (await insisting(lambda: put(store, stream_id, 1, 1))).outcome is Outcome.STORED
         assert await sequences(store, stream_id) == [1]
+
+
+async def test_a_server_that_stands_still_while_it_connects_takes_valkey_for_there(empty_valkey):
+    async with ValkeyStore.open(empty_valkey, **_RULES) as store:
+        asking = asyncio.ensure_future(store.check())
+        for _ in range(3):
+            await asyncio.sleep(0)  # so far that it connects
+        time.sleep(2.5)  # noqa: ASYNC251 - this is what is tested
+        await asking
 
 
 async def test_a_valkey_that_forgot_the_scripts_is_told_again(empty_valkey):

@@ -16,7 +16,7 @@ from mediamesh.wire.errors import Unavailable
 
 __all__ = ["Link", "packed", "refused"]
 
-_CONNECT_SECONDS = 2
+_CONNECT_SECONDS = 5  # a server that stalls for two has not lost Valkey
 
 Take = Callable[[int, Any], None]
 
