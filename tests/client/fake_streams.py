@@ -54,7 +54,8 @@ class FakeStreams(StreamServiceServicer):
     Attributes:
         reads: For each call of Subscribe its frames; a status or an error in their place ends the call.
         read: What the calls asked for.
-        writes: For each call of Publish how many events it takes, and what it does then: acknowledge each, or not.
+        writes: For each call of Publish how many events it takes, and what it does then: acknowledge each, or not. An
+            event of asyncio among what it does is waited for.
         opened: What the calls opened with.
         stored: Sequences in the order in which they were stored.
         arrived: Sequences in the order in which they came, by call.
@@ -110,7 +111,10 @@ class FakeStreams(StreamServiceServicer):
                 for frame in plan["then"]:
                     if frame is SILENCE:
                         await asyncio.Event().wait()
-                    yield await told(frame, context)
+                    elif isinstance(frame, asyncio.Event):
+                        await frame.wait()
+                    else:
+                        yield await told(frame, context)
                 return
 
     async def GetStream(self, request, context):

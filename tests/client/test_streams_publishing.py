@@ -8,7 +8,6 @@ import pytest
 from mediamesh.api.stream.v1 import stream_service_pb2 as pb
 from mediamesh.api.stream.v1.chunk_pb2 import Chunk, TextContent
 from mediamesh.api.stream.v1.stream_pb2 import OVERFLOW_POLICY_BLOCK, StreamGap, StreamMetadata
-from mediamesh.client.streams import publisher as publisher_module
 from mediamesh.wire.errors import (
     Cancelled,
     FailedPrecondition,
@@ -167,22 +166,22 @@ async def test_nothing_follows_the_end(fake, streams) -> None:
 
 
 async def test_a_stream_that_lost_what_it_had_acknowledged_is_an_error(fake, streams) -> None:
-    fake.writes += [{"take": 2, "then": [BROKEN]}]
+    has_lost = asyncio.Event()
+    fake.writes += [{"take": 2, "then": [has_lost, BROKEN]}]
     with pytest.raises(OutOfRange, match="has acknowledged event 2 and now ends at 0"):
         async with streams.publish("s", "t") as publisher:
-            fake.hold.clear()
             await publisher.send(text("a"))
             await publisher.send(text("b"))
-            fake.hold.set()
             await until(lambda: publisher.acknowledged == 2)
             fake.stored.clear()
+            has_lost.set()
             await publisher.send(text("c"))
 
 
-async def test_a_server_that_acknowledges_nothing_is_left(fake, streams, monkeypatch) -> None:
-    monkeypatch.setattr(publisher_module, "_ACKNOWLEDGE_SECONDS", 0.3)
+async def test_a_server_that_acknowledges_nothing_is_left(fake, streams) -> None:
     fake.writes += [{"take": 1, "acks": False, "then": [SILENCE]}]
     async with asyncio.timeout(30), streams.publish("s", "t") as publisher:
+        publisher._conversation._link._silence = 0.3  # of this connection alone: the next one may be slow
         await publisher.send(text("a"))
         await publisher.send(text("b"))
     assert [event.sequence for event in fake.stored] == [1, 2]
@@ -190,16 +189,20 @@ async def test_a_server_that_acknowledges_nothing_is_left(fake, streams, monkeyp
 
 
 @pytest.mark.stack
-async def test_a_producer_that_is_held_or_idle_keeps_its_connection(fake, streams, monkeypatch) -> None:
-    monkeypatch.setattr(publisher_module, "_ACKNOWLEDGE_SECONDS", 0.2)
+async def test_a_producer_that_is_held_or_idle_keeps_its_connection(fake, streams) -> None:
     held = pb.PublishResponse(notice=pb.PolicyNotice(overflow=OVERFLOW_POLICY_BLOCK, blocked=True))
     fake.writes += [{"take": 2, "acks": False, "then": [held, SILENCE]}]
     async with streams.publish("s", "t") as publisher:
+        link = publisher._conversation._link
+        link._silence, patient = 0.2, link._silence
+        link._expect()
         await asyncio.sleep(0.5)
         assert len(fake.opened) == 1
+        link._silence = patient  # an answer is due now, and may take its time
         await publisher.send(text("a"))
         await publisher.send(text("b"))
         await until(lambda: publisher.is_blocked)
+        link._silence = 0.2
         await publisher.send(text("c"))
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.5):
