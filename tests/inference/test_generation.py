@@ -16,6 +16,7 @@ from mediamesh.client.inference import Answer, InferenceClient
 from mediamesh.inference.configuration.config import read_config
 from mediamesh.inference.generation.decoder import Decoder
 from mediamesh.inference.generation.sampling import Sampler
+from mediamesh.inference.generation.waiting import Waiting
 from mediamesh.inference.model import loaded
 from mediamesh.inference.scheduling import Call
 from mediamesh.inference.settings import Settings
@@ -62,15 +63,18 @@ class Steps:
         self._changed = threading.Condition()
         self.batches: list[int] = []
         self.prompts: list[int] = []
-        self._open = threading.Event()
-        self._open.set()
+        self._put = 0
+        self._left: int | None = None
         self._waits = threading.Semaphore(0)
 
     def shut(self) -> None:
-        self._open.clear()
+        self.open(0)
 
-    def open(self) -> None:
-        self._open.set()
+    def open(self, most: int | None = None) -> None:
+        """Let all steps and pieces of prompts pass, or so many more."""
+        with self._changed:
+            self._left = most
+            self._changed.notify_all()
 
     async def waiting(self) -> None:
         """Wait until a step stands before the gate."""
@@ -78,26 +82,41 @@ class Steps:
 
     async def reached(self, count: int) -> None:
         """Wait until so many steps of a running batch were made."""
-        await asyncio.to_thread(self._wait_for, count)
+        await self._until(lambda: len(self.batches) >= count)
 
-    def _wait_for(self, count: int) -> None:
+    async def queued(self, count: int) -> None:
+        """Wait until so many requests have come to a decoder, since the beginning."""
+        await self._until(lambda: self._put >= count)
+
+    async def _until(self, condition) -> None:
+        assert await asyncio.to_thread(self._wait_for, condition)
+
+    def _wait_for(self, condition) -> bool:
         with self._changed:
-            assert self._changed.wait_for(lambda: len(self.batches) >= count, timeout=20)
+            return self._changed.wait_for(condition, timeout=20)
 
     def stepped(self, size: int) -> None:
         with self._changed:
             self.batches.append(size)
             self._changed.notify_all()
 
+    def put(self) -> None:
+        with self._changed:
+            self._put += 1
+            self._changed.notify_all()
+
     def pass_through(self) -> None:
-        if not self._open.is_set():
-            self._waits.release()
-            assert self._open.wait(20)
+        with self._changed:
+            if self._left == 0:
+                self._waits.release()
+                assert self._changed.wait_for(lambda: self._left != 0, timeout=20)
+            if self._left is not None:
+                self._left -= 1
 
 
 @pytest.fixture
 def steps(monkeypatch):
-    own, step, prefill = Steps(), Decoder.step, Decoder.prefill
+    own, step, prefill, put = Steps(), Decoder.step, Decoder.prefill, Waiting.put
 
     def stepped(self, tokens, lengths):
         own.pass_through()
@@ -110,8 +129,13 @@ def steps(monkeypatch):
         own.prompts.append(len(tokens))
         return prefill(self, row, tokens, start)
 
+    def queued(self, job, *, retry_after):
+        put(self, job, retry_after=retry_after)
+        own.put()
+
     monkeypatch.setattr(Decoder, "step", stepped)
     monkeypatch.setattr(Decoder, "prefill", prefilled)
+    monkeypatch.setattr(Waiting, "put", queued)
     yield own
     own.open()
 
@@ -163,40 +187,67 @@ async def test_a_batch_gives_what_each_request_gives_alone(client, steps) -> Non
     lengths = [24 - index for index in range(len(prompts))]
     alone = [await text(client, prompt, max_tokens=most) for prompt, most in zip(prompts, lengths, strict=True)]
     assert set(steps.batches) == {1}
-    together = await asyncio.gather(
+    steps.shut()
+    together = asyncio.gather(
         *(text(client, prompt, max_tokens=most) for prompt, most in zip(prompts, lengths, strict=True))
     )
+    await steps.queued(2 * len(prompts))
+    steps.open()
+    assert await together == alone
     assert max(steps.batches) > 4
-    assert together == alone
 
 
 async def test_requests_join_and_leave_while_others_generate(client, steps) -> None:
+    steps.shut()
     long = asyncio.ensure_future(text(client, "long", max_tokens=400))
-    short = [await text(client, "short", max_tokens=5) for _ in range(3)]
+    short = []
+    for number in range(3):
+        await steps.queued(number + 1)
+        asked = asyncio.ensure_future(text(client, "short", max_tokens=5))
+        await steps.queued(number + 2)
+        steps.open(20)  # far more than the short one needs, and far fewer than the long one
+        short.append(await asked)
+        steps.shut()
     assert not long.done()
+    steps.open()
     assert short == [await text(client, "short", max_tokens=5)] * 3
     assert 2 in steps.batches
     assert await long == await text(client, "long", max_tokens=400)
 
 
 async def test_a_long_prompt_does_not_stall_those_that_generate(client, steps) -> None:
+    steps.shut()
     running = asyncio.ensure_future(text(client, "running", max_tokens=400))
+    await steps.waiting()
+    steps.open(2)  # its prompt, and a step
     await steps.reached(1)
     begun = len(steps.prompts)
-    await text(client, "x" * 200, max_tokens=2)
+    asked = asyncio.ensure_future(text(client, "x" * 200, max_tokens=2))
+    await steps.queued(2)
+    steps.open(100)
+    await asked
     assert max(steps.prompts[begun:]) <= 16
     assert not running.done()
+    steps.open()
     await running
 
 
 async def test_what_prompts_begin_with_alike_is_read_once(client, steps) -> None:
     common = "Once upon a time there was "
     alone = await text(client, common + "a hen", max_tokens=20)
+    made = len(steps.batches)
+    steps.shut()
     running = asyncio.ensure_future(text(client, common + "an ox", max_tokens=400))
-    await steps.reached(len(steps.batches) + 1)
+    await steps.waiting()
+    steps.open(3)  # its prompt, and two steps
+    await steps.reached(made + 1)
     del steps.prompts[:]
-    assert await text(client, common + "a hen", max_tokens=20) == alone
+    asked = asyncio.ensure_future(text(client, common + "a hen", max_tokens=20))
+    await steps.queued(3)
+    steps.open(100)
+    assert await asked == alone
     assert sum(steps.prompts) == len("a hen") - len("a")
+    steps.open()
     await running
 
 
@@ -248,10 +299,20 @@ async def test_tokens_may_be_given_instead_of_a_text(client) -> None:
 
 
 async def test_who_leaves_makes_room_within_a_step(client, steps) -> None:
+    async def left() -> int:
+        (counted,) = await client.models.statistics("narrow")
+        return counted.response_stats["0"].cancel.count
+
+    before = await left()
+    steps.open(3)
     async with aclosing(client.stream("narrow", **asked("long", max_tokens=400, stream=True))) as stream:
         await anext(stream)
+    async with asyncio.timeout(20):
+        while await left() == before:  # noqa: ASYNC110 - the server tells nobody that it has noticed
+            await asyncio.sleep(0.01)
+    steps.open()
     assert await text(client, "short", model="narrow", max_tokens=3)
-    assert len(steps.batches) < 200
+    assert len(steps.batches) <= 2 + 1 + 2
 
 
 async def test_a_deadline_ends_an_answer_that_is_being_made(client, steps) -> None:
@@ -328,10 +389,12 @@ async def test_unloading_tells_those_that_generate_and_those_that_wait(decoders,
 
 async def test_an_answer_in_the_making_that_nobody_wants_is_stopped(decoders, steps) -> None:
     async with open_model(decoders, "tiny") as scheduler:
+        steps.open(3)
         async with aclosing(scheduler.stream(call("Hello", 500, stream=True))) as stream:
             await anext(stream)
+        steps.open()
         assert await _one(scheduler, "Hello", 3)
-        assert len(steps.batches) < 100
+        assert len(steps.batches) <= 2 + 1 + 2
         snapshot = scheduler.statistics.snapshot()
         assert snapshot.response_stats["0"].cancel.count == 1
 
