@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 from dataclasses import replace
 
 import pytest
 
+from mediamesh.models.cache import Cache
 from mediamesh.models.errors import BadWeights, ManifestError, PullFailed
 from mediamesh.models.manifest import PackageFile, ShippedFile, UrlFile
 from mediamesh.models.store import State
@@ -133,6 +135,34 @@ def test_two_sets_make_one_repository_of_links(opened, tiny) -> None:
         assert sorted(path.name for path in repository.iterdir()) == ["net", "other"]
         assert (repository / "net" / "1" / "model.onnx").read_bytes() == WEIGHTS
     assert not (store.files("words").parent / "config.pbtxt").exists()
+
+
+def test_who_waited_for_another_to_make_a_repository_leaves_it_as_it_is(opened, tiny) -> None:
+    models = [model("net", tiny), model("other", tiny, set="more")]
+    store, _ = opened(*models)
+    store.pull(models)
+    waiting, made = threading.Event(), []
+
+    class Waits(Notes):
+        def note(self, text: str) -> None:
+            waiting.set()
+
+    class Waiting(Cache):
+        def locked(self, name, watcher=None):
+            return super().locked(name, Waits())
+
+    with store.cache.locked("repository.both"):
+        thread = threading.Thread(target=lambda: made.append(Waiting(store.cache.root).link("both", models)))
+        thread.start()
+        assert waiting.wait(20)
+        place = store.cache.root / "repositories" / "both"
+        place.mkdir(parents=True)
+        for own in models:
+            (place / own.name).symlink_to(store.cache.directory(own))
+        os.utime(place, (0, 0))
+    thread.join(20)
+    assert made == [place]
+    assert place.stat().st_mtime == 0
 
 
 def test_data_alone_is_no_repository(opened, tiny) -> None:

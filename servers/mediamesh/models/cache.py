@@ -133,17 +133,26 @@ class Cache:
         """Return a repository of links to models, made anew where it lists others."""
         place = self.root / "repositories" / name
         wanted = {model.name: self.directory(model) for model in models}
-        if not place.is_dir() or {path.name: path.readlink() for path in place.iterdir()} != wanted:
+        if _links(place) != wanted:
             with self.locked(f"repository.{name}"):
-                shutil.rmtree(place, ignore_errors=True)
-                place.mkdir(parents=True)
-                for own, target in wanted.items():
-                    (place / own).symlink_to(target)
+                if _links(place) != wanted:  # another process may have made it, and use it by now
+                    shutil.rmtree(place, ignore_errors=True)
+                    place.mkdir(parents=True)
+                    for own, target in wanted.items():
+                        (place / own).symlink_to(target)
         return place
 
     def size(self, model: Model) -> int:
         """Return the bytes that a pulled model takes."""
         return sum(path.stat().st_size for path in self.directory(model).rglob("*") if path.is_file())
+
+
+def _links(folder: Path) -> Mapping[str, Path] | None:
+    """Return where the links of a folder lead; None where there is no such folder, or it is being made anew."""
+    try:
+        return {path.name: path.readlink() for path in folder.iterdir()}
+    except OSError:
+        return None
 
 
 def _flush(folder: Path) -> None:
