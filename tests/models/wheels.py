@@ -94,7 +94,7 @@ def offering(files: dict[str, bytes]) -> Iterator[Offer]:
             self.wfile.write(content[: sent // 2])
             if content and offer.hold is not None and offer.held in {"", self.path}:
                 self.wfile.flush()
-                offer.hold.wait(60)
+                offer.hold.wait(110)  # less than a test may take, and more than other processes take to start
             with suppress(ConnectionError):  # who asked may have been killed
                 self.wfile.write(content[sent // 2 : sent])
             self.close_connection = sent < len(content)
