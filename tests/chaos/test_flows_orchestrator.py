@@ -25,6 +25,7 @@ from mediamesh.stack.probes import grpc_serving
 from mediamesh.stack.programs import Program, valkey
 from mediamesh.stack.settings import UpSettings
 from tests.chaos.cluster import Part
+from tests.chaos.waiting import until
 from tests.orchestrator.conftest import serving_agents
 from tests.orchestrator.fake_agents import Agents
 from tests.orchestrator.fake_media import FakeMedia
@@ -65,7 +66,7 @@ async def flows_up(folder: Path):
             "valkey_url": f"redis://127.0.0.1:{ports['valkey']}/0",
             "media_address": f"127.0.0.1:{media_port}",
             "agent_addresses": json.dumps([agents_address]),
-            "lease_seconds": 2,
+            "lease_seconds": 5,  # a server that stands still for two seconds keeps what it runs
         }
         store = Part(valkey(port=ports["valkey"], data=folder), folder)
         replicas = [Part(orchestrator(name, ports[name], settings), folder) for name in names[3:]]
@@ -158,14 +159,14 @@ async def test_runs_survive_the_death_of_each_orchestrator(tmp_path) -> None:
             run: (group.create_task(over_grpc(mesh, run)), group.create_task(over_sse(flows.door, run)))
             for run in started
         }
-        await agents.until(lambda: sum(tries == [1] for tries in tries_of(agents, "hold")) == RUNS + CALLERS)
+        await until(lambda: len(set(called_ids)) == CALLERS and len(tries_of(agents, "hold")) == RUNS + CALLERS)
         for run in [*started, *called_ids]:
             await until_finished(mesh, run, {"echo", "make"})
         for replica in flows.replicas:
             before = sum(map(len, tries_of(agents, "hold")))
             await replica.kill()
             # What it ran is running again at the other, and what that one ran goes on.
-            await agents.until(lambda before=before: sum(map(len, tries_of(agents, "hold"))) > before)
+            await until(lambda before=before: sum(map(len, tries_of(agents, "hold"))) > before)
             await until_all_run(agents, [*started, *called_ids])
             await replica.start()
         agents.release.set()
@@ -195,7 +196,7 @@ async def until_finished(mesh, run, nodes):
 
 
 async def until_all_run(agents, runs):
-    await agents.until(lambda: all(agents.running[run] >= 1 for run in runs))
+    await until(lambda: all(agents.running[run] >= 1 for run in runs))
 
 
 def no_gap(events):
