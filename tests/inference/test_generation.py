@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from collections.abc import Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
@@ -88,10 +89,10 @@ class Steps:
         """Wait until so many requests have come to a decoder, since the beginning."""
         await self._until(lambda: self._put >= count)
 
-    async def _until(self, condition) -> None:
+    async def _until(self, condition: Callable[[], bool]) -> None:
         assert await asyncio.to_thread(self._wait_for, condition)
 
-    def _wait_for(self, condition) -> bool:
+    def _wait_for(self, condition: Callable[[], bool]) -> bool:
         with self._changed:
             return self._changed.wait_for(condition, timeout=20)
 
@@ -301,7 +302,7 @@ async def test_tokens_may_be_given_instead_of_a_text(client) -> None:
 async def test_who_leaves_makes_room_within_a_step(client, steps) -> None:
     async def left() -> int:
         (counted,) = await client.models.statistics("narrow")
-        return counted.response_stats["0"].cancel.count
+        return int(counted.response_stats["0"].cancel.count)
 
     before = await left()
     steps.open(3)
