@@ -163,10 +163,10 @@ async def test_runs_survive_the_death_of_each_orchestrator(tmp_path) -> None:
         for run in [*started, *called_ids]:
             await until_finished(mesh, run, {"echo", "make"})
         for replica in flows.replicas:
-            before = sum(map(len, tries_of(agents, "hold")))
+            before = all_tries(agents)
             await replica.kill()
             # What it ran is running again at the other, and what that one ran goes on.
-            await until(lambda before=before: sum(map(len, tries_of(agents, "hold"))) > before)
+            await until_tried_again(agents, before)
             await until_all_run(agents, [*started, *called_ids])
             await replica.start()
         agents.release.set()
@@ -193,6 +193,14 @@ async def until_finished(mesh, run, nodes):
             left -= {event.node_id} if event.HasField("node_finished") else set()
             if not left:
                 return
+
+
+def all_tries(agents):
+    return sum(map(len, tries_of(agents, "hold")))
+
+
+async def until_tried_again(agents, before):
+    await until(lambda: all_tries(agents) > before)
 
 
 async def until_all_run(agents, runs):
