@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from typer.testing import CliRunner
 
@@ -84,3 +87,29 @@ def test_a_client_alone_is_told_what_brings_the_mesh(monkeypatch, command) -> No
     done = invoke(command)
     assert done.exit_code == 2
     assert "mediamesh[all]" in done.stderr
+
+
+INTERRUPTED = """
+import asyncio, signal, sys, threading, time
+import typer
+from mediamesh.cli.door import complete
+
+def interrupt():
+    time.sleep(0.2)  # by now the main thread waits for events
+    signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+async def work():
+    threading.Thread(target=interrupt).start()
+    await asyncio.Event().wait()
+
+try:
+    complete(work())
+except typer.Exit as ended:
+    sys.exit(ended.exit_code)
+"""
+
+
+def test_ctrl_c_ends_a_command_that_waits_whatever_thread_it_meets() -> None:
+    """Python hears of a signal when its main thread goes on: one that comes just before that waits wakes it not."""
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, check=False, timeout=20)
+    assert (done.returncode, done.stderr) == (130, "Cancelled.\n")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import socket
+import sys
 from collections.abc import Coroutine, Generator
 from contextlib import contextmanager
 from typing import Annotated, Any, TypeVar
@@ -33,7 +36,28 @@ def target(server: str, port: int) -> str:
 def complete(work: Coroutine[Any, Any, T]) -> T:
     """Run a command to its end; what the mesh refuses ends the program with a sentence."""
     with errors_as_sentences():
-        return asyncio.run(work)
+        return asyncio.run(_woken_by_signals(work))
+
+
+async def _woken_by_signals(work: Coroutine[Any, Any, T]) -> T:
+    """Do the work in a loop that turns when a signal comes.
+
+    The handler of `asyncio.run` is called when the main thread goes on. A Ctrl-C that comes just as the loop begins to
+    wait does not wake it, and was heard of with the next event, which may never come.
+    """
+    if sys.platform == "win32":
+        return await work
+    loop, (woken, waker) = asyncio.get_running_loop(), socket.socketpair()
+    with woken, waker:
+        for end in (woken, waker):
+            end.settimeout(0)
+        loop.add_reader(woken, woken.recv, 4096)
+        before = signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
+        try:
+            return await work
+        finally:
+            signal.set_wakeup_fd(before)
+            loop.remove_reader(woken)
 
 
 @contextmanager
