@@ -31,8 +31,19 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer, metrics_service_pb2
             self.spans += [(service, span) for scope in resource.scope_spans for span in scope.spans]
         return trace_service_pb2.ExportTraceServiceResponse()
 
-    def services_of(self, trace_id: bytes) -> set[str]:
-        return {service for service, span in self.spans if span.trace_id == trace_id}
+    def runs(self) -> set[bytes]:
+        return {span.trace_id for _, span in self.spans if span.name.endswith("FlowService/RunFlow")}
+
+    def is_whole(self, trace_id: bytes) -> bool:
+        return {service for service, span in self.spans if span.trace_id == trace_id} >= SERVICES
+
+    def orphans(self, trace_id: bytes) -> list[tuple[str, str]]:
+        """Return spans of a trace whose parents nobody told of."""
+        spans = [(service, span) for service, span in self.spans if span.trace_id == trace_id]
+        ids = {span.span_id for _, span in spans}
+        return [
+            (service, span.name) for service, span in spans if span.parent_span_id and span.parent_span_id not in ids
+        ]
 
 
 async def test_one_trace_goes_from_the_door_to_the_model(tmp_path, classify, cat) -> None:
@@ -49,19 +60,13 @@ async def test_one_trace_goes_from_the_door_to_the_model(tmp_path, classify, cat
             events = [event async for event in door.flows.run(classify, cat, timeout=60)]
             assert not events[-1].execution_finished.HasField("error")
         async with asyncio.timeout(30):  # exporters send every few seconds
-            while not {service for service, _ in collector.spans} >= SERVICES:  # noqa: ASYNC110 - other processes tell
+            while not any(map(collector.is_whole, collector.runs())):  # noqa: ASYNC110 - other processes tell
                 await asyncio.sleep(0.1)
     finally:
         await asyncio.to_thread(up.__exit__, None, None, None)
     await server.stop(1)
-    (run,) = {span.trace_id for _, span in collector.spans if span.name.endswith("FlowService/RunFlow")}
-    assert collector.services_of(run) >= SERVICES
-    ids = {span.span_id for _, span in collector.spans if span.trace_id == run}
-    orphans = [
-        (service, span.name)
-        for service, span in collector.spans
-        if span.trace_id == run and span.parent_span_id and span.parent_span_id not in ids
-    ]
-    assert orphans == []
+    (run,) = collector.runs()
+    assert collector.is_whole(run)
+    assert collector.orphans(run) == []
     logged = (tmp_path / "logs" / "orchestrator.log").read_text()
     assert '"trace_id"' in logged
