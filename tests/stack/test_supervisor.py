@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from mediamesh.stack.folder import Folder, FolderInUse
-from mediamesh.stack.ports import free_ports
+from mediamesh.stack.ports import GRPC_TWIN, free_ports
 from mediamesh.stack.probes import NotReady
 from mediamesh.stack.programs import Program, valkey
 from mediamesh.stack.supervisor import Backoff, PortsTaken, StackFailed, Supervisor, check_ports
@@ -162,6 +162,15 @@ def test_ports_stay_the_same_from_run_to_run_while_they_are_free(tmp_path) -> No
     assert after["valkey"] != before["valkey"]
 
 
+def test_no_program_gets_the_port_of_another_s_twin(tmp_path, monkeypatch) -> None:
+    (store,) = free_ports(1)
+    twin = store + GRPC_TWIN
+    monkeypatch.setattr("random.sample", lambda *about: range(twin, twin + 50))
+    (tmp_path / "ports.json").write_text(json.dumps({"edge": {"port": twin}}))
+    found = Folder(tmp_path).ports({"seaweedfs": {"s3": store}, "edge": {"port": None}, "media": {"port": None}})
+    assert len({store, twin, found["edge"]["port"], found["media"]["port"]}) == 4
+
+
 @pytest.mark.parametrize("torn", ["", '{"envoy": {"do', "\udcff"])
 def test_ports_that_cannot_be_read_are_chosen_anew(tmp_path, torn) -> None:
     (tmp_path / "ports.json").write_text(torn, errors="surrogateescape")
@@ -227,8 +236,16 @@ async def small_stack(folder, *more: str):
 
 
 def gone(processes) -> bool:
+    """Wait until processes have ended, be it that nobody has reaped them."""
     _, alive = psutil.wait_procs(processes, timeout=5)
-    return not [one for one in alive if one.status() != psutil.STATUS_ZOMBIE]
+    return not any(map(runs, alive))
+
+
+def runs(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 async def test_nothing_survives_when_the_supervisor_is_killed(tmp_path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mediamesh.stack.log import rotate
-from mediamesh.stack.ports import GRPC_TWIN, free_ports, is_free
+from mediamesh.stack.ports import GRPC_TWIN, clash, free_ports, is_free
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator, Mapping
@@ -109,6 +109,6 @@ def _ports_in(file: Path) -> dict[str, dict[str, int]]:
 
 def _usable(port: int, taken: Collection[int]) -> int:
     """Return the port if it can be used, else another one."""
-    if port and port not in taken and is_free(port) and is_free(port + GRPC_TWIN):
+    if port and not clash(port, taken) and is_free(port) and is_free(port + GRPC_TWIN):
         return port
     return free_ports(1, taken)[0]

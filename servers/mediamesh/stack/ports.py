@@ -9,10 +9,11 @@ from contextlib import ExitStack
 
 import psutil
 
-__all__ = ["GRPC_TWIN", "free_ports", "holder", "is_free"]
+__all__ = ["GRPC_TWIN", "clash", "free_ports", "holder", "is_free"]
 
 # SeaweedFS listens for gRPC on each of its ports plus this.
 GRPC_TWIN = 10_000
+_CANDIDATES = range(10_000, 32_768 - GRPC_TWIN)
 
 
 def free_ports(count: int, avoid: Collection[int] = ()) -> list[int]:
@@ -26,10 +27,10 @@ def free_ports(count: int, avoid: Collection[int] = ()) -> list[int]:
     """
     found: list[int] = []
     with ExitStack() as held:
-        for port in random.sample(range(10_000, 32_768 - GRPC_TWIN), 10_000):
+        for port in random.sample(_CANDIDATES, len(_CANDIDATES)):
             if len(found) == count:
                 return found
-            if {port, port + GRPC_TWIN}.intersection(avoid):
+            if clash(port, avoid):
                 continue
             try:
                 for number in (port, port + GRPC_TWIN):
@@ -38,6 +39,11 @@ def free_ports(count: int, avoid: Collection[int] = ()) -> list[int]:
                 continue
             found.append(port)
     raise OSError(f"there are no {count} free ports between 10000 and 22767")
+
+
+def clash(port: int, others: Collection[int]) -> bool:
+    """Say whether a port, or its gRPC twin, is one of the others or a twin of theirs; nobody may listen there yet."""
+    return not {port - GRPC_TWIN, port, port + GRPC_TWIN}.isdisjoint(others)
 
 
 def is_free(port: int) -> bool:
