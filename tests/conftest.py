@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 from mediamesh.cli.demo import mesh_up
 from mediamesh.models.settings import Settings as ModelSettings
 from mediamesh.models.store import open_store
+from mediamesh.stack import ports
 from mediamesh.stack.ports import free_ports
 from mediamesh.stack.process import running
 from mediamesh.stack.programs import SEAWEEDFS_PORTS, seaweedfs, valkey
@@ -32,6 +33,18 @@ class Store:
     bucket: str
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_ports():
+    """Let each worker of a parallel run choose among ports of its own: two would find the same one free."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    with pytest.MonkeyPatch.context() as patch:
+        if worker:
+            # In steps of ten a port and its twin are the same worker's.
+            own = ports._CANDIDATES[int(worker.removeprefix("gw")) % 10 :: 10]
+            patch.setattr("mediamesh.stack.ports._CANDIDATES", own)
+        yield
+
+
 @pytest.fixture(scope="session")
 async def valkey_url(tmp_path_factory):
     """Return the address of a real Valkey; tests share it, so keys carry something of the test."""
@@ -45,10 +58,10 @@ async def valkey_url(tmp_path_factory):
 async def s3(tmp_path_factory):
     """Return a real SeaweedFS with an empty bucket; tests share it."""
     data = tmp_path_factory.mktemp("seaweedfs")
-    ports: dict[str, int] = dict(zip(SEAWEEDFS_PORTS, free_ports(len(SEAWEEDFS_PORTS)), strict=True))
-    store = Store(f"http://127.0.0.1:{ports['s3']}", "test-access-key", "test-secret-key", "media")
+    own: dict[str, int] = dict(zip(SEAWEEDFS_PORTS, free_ports(len(SEAWEEDFS_PORTS)), strict=True))
+    store = Store(f"http://127.0.0.1:{own['s3']}", "test-access-key", "test-secret-key", "media")
     program = seaweedfs(
-        ports=ports, data=data, access_key=store.access_key, secret_key=store.secret_key, bucket=store.bucket
+        ports=own, data=data, access_key=store.access_key, secret_key=store.secret_key, bucket=store.bucket
     )
     async with running(program, data / "seaweedfs.log"):
         yield store
