@@ -59,7 +59,7 @@ LASTING = [
 ]
 
 
-async def findings(kind, only, seconds=10.0):
+async def findings(kind, only, seconds=30.0):
     async with servers.serving(kind) as address:
         return {finding.check: finding async for finding in check_server(address, only=only, seconds=seconds)}
 
@@ -83,10 +83,10 @@ async def test_what_shows_only_in_time_is_found(kind, asked, wrong) -> None:
 
 async def test_an_agent_that_waits_for_ever_after_a_half_close_is_found() -> None:
     found = failed(
-        await findings(servers.WaitsAfterHalfClose, {"no-frames", "broken-off", "unknown-agent"}, seconds=1.0)
+        await findings(servers.WaitsAfterHalfClose, {"no-frames", "broken-off", "unknown-agent"}, seconds=3.0)
     )
     assert found.keys() == {"no-frames", "broken-off"}
-    assert "did not end within 1" in found["no-frames"]
+    assert "did not end within" in found["no-frames"]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ The agent itself is served by the SDK; what is broken is put in between, frame b
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -249,16 +248,18 @@ class EndsWhatBrokeOff(Taking):
 
 
 class Stubborn(Echo):
-    """Goes on when it is cancelled."""
+    """Goes on when it is cancelled, until its server has ended."""
+
+    def __init__(self) -> None:
+        self.server_ended = asyncio.Event()
 
     async def process(self, run):
         try:
             return await super().process(run)
         except asyncio.CancelledError:
-            end = time.monotonic() + 2  # the test has to end
-            while (left := end - time.monotonic()) > 0:
+            while not self.server_ended.is_set():
                 with suppress(asyncio.CancelledError):
-                    await asyncio.sleep(left)
+                    await self.server_ended.wait()
             raise
 
 
@@ -273,7 +274,6 @@ class IgnoresDeadline(Right):
         run = self._host.start(_for_ever(request_iterator), None)
         if time_left(context) is None:  # one without a deadline is cancelled as it should be
             context.add_done_callback(lambda _: run.cancel())  # type: ignore[arg-type,unused-ignore] # a protocol
-        asyncio.get_running_loop().call_later(4, run.cancel)  # the test has to end
         async for response in run:
             yield response
 
@@ -447,3 +447,5 @@ async def serving(kind: type[Right]):
             yield f"127.0.0.1:{port}"
         finally:
             await server.stop(None)
+            if isinstance(agent, Stubborn):
+                agent.server_ended.set()
