@@ -30,6 +30,7 @@ from mediamesh.client.agents import AgentClient
 from mediamesh.client.ranged_file import ranged_file
 from mediamesh.wire.errors import InvalidRequest, MediaDecodeFailed, MeshError, Unavailable, UnsupportedMediaType
 from tests.agents import videos
+from tests.pace import within
 
 pytestmark = pytest.mark.slow
 
@@ -201,6 +202,8 @@ async def test_a_reader_that_is_slow_holds_up_the_decoding() -> None:
     )
     going = asyncio.ensure_future(course.go())
     await stuck.wait()
+    while len(model.asked) < IN_FLIGHT:  # noqa: ASYNC110 - a thread decodes what is asked next
+        await asyncio.sleep(0.001)
     for _ in range(200):  # whatever else could happen has time to
         await asyncio.sleep(0.001)
     assert (len(told_of), len(model.asked)) == (1, IN_FLIGHT)
@@ -219,7 +222,7 @@ async def test_a_cancelled_run_asks_no_more_and_leaves_the_model_within_a_second
         run = asyncio.ensure_future(gather(client.run(opening(videos.encoded([videos.blank(64, 48)] * 300)))))
         await model.is_full.wait()
         run.cancel()
-        async with asyncio.timeout(1):
+        async with within(1):
             await model.is_left.wait()
         assert (model.cancelled, len(model.asked)) == (IN_FLIGHT, IN_FLIGHT)
 
@@ -250,7 +253,7 @@ async def test_a_run_that_waits_for_a_silent_store_is_cancelled_as_soon() -> Non
         await asyncio.sleep(0.002)
     assert len(model.asked) < 40
     going.cancel()
-    async with asyncio.timeout(1):
+    async with within(1):
         with pytest.raises(asyncio.CancelledError):
             await going
 
