@@ -140,7 +140,7 @@ async def test_a_run_goes_on_where_there_is_no_streams_server(settings, caplog) 
 async def test_a_run_goes_on_when_the_streams_server_goes_away(settings, agents, release, caplog) -> None:
     async with AsyncExitStack() as server:
         port, _ = await server.enter_async_context(streaming())
-        own = settings(streams_address=f"127.0.0.1:{port}", streams_patience_seconds=0.5)
+        own = settings(streams_address=f"127.0.0.1:{port}", streams_patience_seconds=3)
         async with (
             orchestrating(own) as mesh,
             aclosing(mesh.flows.run(flow("make test.producer", "count test.consumer", edges=EDGE))) as events,

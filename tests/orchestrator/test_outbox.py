@@ -80,7 +80,7 @@ async def stopped(work, asked):
 
 
 async def ready(reader):
-    async with asyncio.timeout(0.5):
+    async with asyncio.timeout(10):
         await reader.ready()
 
 

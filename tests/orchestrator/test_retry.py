@@ -92,7 +92,7 @@ async def test_a_flow_may_forbid_a_second_try(mesh, agents) -> None:
 
 async def test_an_agent_whose_server_takes_no_message_so_large_fails_with_this_reason(settings, agents) -> None:
     source = flow(
-        f"text test.echo, outputs: {{text: {'x' * 5000}}}", "echo test.echo, timeout: 2", edges="text.text>echo.text"
+        f"text test.echo, outputs: {{text: {'x' * 5000}}}", "echo test.echo, timeout: 20", edges="text.text>echo.text"
     )
     async with (
         serving_agents(agents, max_message_bytes=4096) as address,

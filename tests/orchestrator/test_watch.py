@@ -141,7 +141,7 @@ async def test_a_silent_run_sends_comments_to_browsers(settings, release) -> Non
 
 async def test_a_server_that_goes_away_says_so_and_another_goes_on(settings, mesh, agents, release) -> None:
     async with AsyncExitStack() as stack:
-        async with orchestrating(settings(grace_seconds=0.05)) as leaving:
+        async with orchestrating(settings(grace_seconds=1)) as leaving:
             channel = await stack.enter_async_context(connect(leaving.address))
             execution = await leaving.flows.start(SLOW)
             await agents.until(lambda: agents.running[execution.execution_id] == 1)
@@ -157,7 +157,7 @@ async def test_a_server_that_goes_away_says_so_and_another_goes_on(settings, mes
 
 async def test_a_server_whose_log_goes_with_it_ends_its_runs_with_a_reason(settings, release) -> None:
     async with AsyncExitStack() as stack:
-        async with orchestrating(settings(valkey_url="memory", grace_seconds=0.05)) as leaving:
+        async with orchestrating(settings(valkey_url="memory", grace_seconds=1)) as leaving:
             events = FlowClient(await stack.enter_async_context(connect(leaving.address))).run(SLOW)
             assert (await anext(events)).sequence == 1
         last = (await all_of(events))[-1].execution_finished
