@@ -208,9 +208,11 @@ async def test_sigterm_closes_every_socket_in_order_and_ends_well(streams, strea
 async def test_a_thousand_sockets_read_over_one_channel(streams, streams_port) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 8192)), hard))
-    opened = await streams.open()
+    limits = stream_pb2.StreamLimits()
+    limits.heartbeat_interval.FromSeconds(600)  # the first ones hear nothing until the last one is there
+    opened = await streams.open(limits=limits)
     async with asyncio.timeout(100), edge_server(streams_port, grace_seconds=30) as edge:
-        gate = asyncio.Semaphore(100)
+        gate = asyncio.Semaphore(20)
         connected = asyncio.Barrier(1001)
 
         async def read():
