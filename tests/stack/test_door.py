@@ -411,7 +411,7 @@ async def test_a_door_that_closes_lets_streams_finish(tmp_path) -> None:
         servicer = Media("only")
         port = await stack.enter_async_context(serving(ServerSettings(), media_part(servicer)))
         door = door_of(tmp_path, media=[port], orchestrator=[port], agents=[port], inference=[port])
-        program = envoy(door)
+        program = envoy(replace(door, drain_seconds=60))
         await stack.enter_async_context(running(program, tmp_path / "envoy.log"))
         channel = await stack.enter_async_context(connect(f"127.0.0.1:{door.port}"))
         sent = asyncio.Event()

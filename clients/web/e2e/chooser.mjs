@@ -10,7 +10,7 @@ await drive(async (page) => {
   const flows = [];
   for (const name of await page.locator("#chooser a").allInnerTexts()) {
     await page.getByRole("link", { name }).click();
-    await page.locator(".field").first().waitFor();
+    await opened(page, name);
     flows.push({ ...(await shown(page)), withheld: await withheld(page) });
   }
   await page.getByRole("button", { name: "Record", exact: true }).click();
@@ -21,9 +21,15 @@ await drive(async (page) => {
   await page.locator("#alert li").first().waitFor();
   const own = { ...(await shown(page)), issues: await page.locator("#alert li").allInnerTexts() };
   await page.goBack();
-  await page.locator(".field").first().waitFor();
+  await opened(page, flows.at(-1).chosen);
   return { flows, refused, own, back: await shown(page) };
 });
+
+/** Waits for the fields of a flow; those of the one before are there until the page has heard of the new address. */
+async function opened(page, name) {
+  await page.waitForFunction((wanted) => document.querySelector("#chooser [aria-current]")?.textContent === wanted, name);
+  await page.locator(".field").first().waitFor();
+}
 
 async function shown(page) {
   return {
