@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -72,9 +73,19 @@ def test_nothing_of_the_mesh_survives_its_supervisor(own_mesh) -> None:
     before = parts(own_mesh)
     assert len(before) == 9
     psutil.Process(own_mesh.pid).kill()
-    _, alive = psutil.wait_procs(before, timeout=10)
-    assert not [one for one in alive if one.status() != psutil.STATUS_ZOMBIE]
+    assert not left_of(before)
     assert is_free(int(own_mesh.door.split(":")[1]))
+
+
+def left_of(processes) -> list[psutil.Process]:
+    """Wait until processes have ended, be it that nobody has reaped them; return those that have not."""
+    _, alive = psutil.wait_procs(processes, timeout=10)
+    left = []
+    for one in alive:
+        with suppress(psutil.NoSuchProcess):
+            if one.status() != psutil.STATUS_ZOMBIE:
+                left.append(one)
+    return left
 
 
 HOLDER = """
@@ -95,8 +106,7 @@ def test_nothing_of_the_mesh_survives_who_started_it(tmp_path) -> None:
         before = psutil.Process(holder.pid).children(recursive=True)
         assert len(before) == 10
         holder.kill()
-    _, alive = psutil.wait_procs(before, timeout=10)
-    left = [one for one in alive if one.status() != psutil.STATUS_ZOMBIE]
+    left = left_of(before)
     for one in left:
         one.kill()
     assert not left
