@@ -18,10 +18,13 @@ _MOST_BYTES = 8 * 1024 * 1024
 
 
 class Spelled:
-    """Keeps the frames that were spelled last: an event of a stream never changes."""
+    """Keeps the frames that were spelled last.
+
+    An event of a stream never changes; but a store that has lost it lets another one take its place, at another time.
+    """
 
     def __init__(self) -> None:
-        self._frames: OrderedDict[tuple[str, int, bool], str | bytes] = OrderedDict()
+        self._frames: OrderedDict[tuple[str, int, int, bool], str | bytes] = OrderedDict()
         self._bytes = 0
 
     def frame(self, event: StreamEvent, *, is_text: bool) -> str | bytes:
@@ -31,7 +34,7 @@ class Spelled:
             event: The event.
             is_text: Whether bytes of media go in the JSON, as base64.
         """
-        key = (event.stream_id, event.sequence, is_text)
+        key = (event.stream_id, event.sequence, event.timestamp.ToNanoseconds(), is_text)
         frame = self._frames.get(key)
         if frame is None:
             frame = self._frames[key] = _spell(event, is_text=is_text)
