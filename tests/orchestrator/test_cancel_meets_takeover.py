@@ -12,13 +12,14 @@ from mediamesh.api.flow.v1.flow_service_pb2 import RunFlowRequest
 from mediamesh.client.channel import connect
 from mediamesh.client.flows import FlowClient
 from mediamesh.orchestrator import running
+from mediamesh.orchestrator.runlog import Fenced
 from mediamesh.orchestrator.runlog.memory import Memory
 from mediamesh.wire.errors import Unavailable
 from tests.orchestrator.cut_runs import cut_after
 from tests.orchestrator.fake_stores import FakeStore, orchestrating_over
 from tests.orchestrator.flow_texts import flow
 
-CANCELLED = execution_pb2.EXECUTION_STATE_CANCELLED
+CANCELLED, SUCCEEDED = execution_pb2.EXECUTION_STATE_CANCELLED, execution_pb2.EXECUTION_STATE_SUCCEEDED
 SLOW = flow("wait test.slow")
 LEASE = 0.3
 
@@ -156,3 +157,38 @@ async def test_a_run_that_is_cancelled_while_it_is_handed_over_does_not_go_on(
     release.set()
     async with orchestrating_over(FakeStore(memory), own) as two:
         assert await end_of(two, run) == CANCELLED
+
+
+class AnswersLate(FakeStore):
+    """Refuses the first progress once it is asked whether runs are still held, which it answers when it is let."""
+
+    def __init__(self, memory):
+        super().__init__(memory, lease_seconds=LEASE)
+        self.asked, self.lets, self.asked_again = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self.refuses = True
+
+    async def renew(self, fences):
+        (self.asked_again if self.asked.is_set() else self.asked).set()
+        await self.lets.wait()
+        return await self._store.renew(fences)
+
+    async def append(self, batch):
+        if self.refuses and any(event.HasField("node_progress") for event in batch.events):
+            await self.asked.wait()
+            self.refuses = False
+            raise Fenced(batch.execution_id)
+        await self._store.append(batch)
+
+
+async def test_an_answer_about_a_run_that_was_lost_does_not_stop_it_where_it_was_taken_over_again(
+    own, agents, release
+) -> None:
+    store = AnswersLate(Memory())
+    async with orchestrating_over(store, own) as mesh:
+        run = (await mesh.flows.start(SLOW)).execution_id
+        await agents.until(lambda: agents.tries.get((run, "wait")) == [1, 2])
+        store.lets.set()
+        async with asyncio.timeout(10):  # of a run that was stopped nothing more is asked
+            await store.asked_again.wait()
+        release.set()
+        assert await end_of(mesh, run) == SUCCEEDED

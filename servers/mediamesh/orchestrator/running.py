@@ -104,14 +104,17 @@ class Running:
         """Show as long as this goes on that the runs here are alive, and stop those that are not to go on."""
         while True:
             await asyncio.sleep(self._settings.lease_seconds / 3)
-            fences = {execution_id: run.fence for execution_id, run in self._runs.items()}
+            runs = dict(self._runs)
+            fences = {execution_id: run.fence for execution_id, run in runs.items()}
             try:
                 unwanted = await self._store.renew(fences) if fences else []
             except Unavailable as error:
                 _LOG.warning("%s", error)
                 continue
             for execution_id in unwanted:
-                self.stop(execution_id)
+                # One that was given up and taken over here meanwhile is another, of which nobody was asked.
+                if self._runs.get(execution_id) is runs[execution_id]:
+                    self.stop(execution_id)
 
     async def drain(self, *, heirs: bool) -> None:
         """Take no more runs, let those that go on finish in the time of grace, and leave or end the others.
