@@ -272,13 +272,13 @@ async def test_grpc_web_reads_a_stream(http) -> None:
 
 
 async def test_servers_of_the_mesh_find_both_replicas_inside(door, replicas) -> None:
-    async with connect(f"127.0.0.1:{door.inside_port}") as channel:
+    sources: set[str] = set()
+    async with asyncio.timeout(20), connect(f"127.0.0.1:{door.inside_port}") as channel:
         stub = stream_service_pb2_grpc.StreamServiceStub(channel)
-        calls = [stub.Subscribe(stream_service_pb2.SubscribeRequest(stream_id="quiet")) for _ in range(20)]
-        sources = {source_of(await call.read()) for call in calls}
-        for call in calls:
+        while sources != {"first", "second"}:  # a door is well, and so begins, when it knows that one of them is
+            call = stub.Subscribe(stream_service_pb2.SubscribeRequest(stream_id="quiet"))
+            sources.add(source_of(await call.read()))
             call.cancel()
-    assert sources == {"first", "second"}
 
 
 @pytest.mark.stack
